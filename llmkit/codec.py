@@ -1,0 +1,87 @@
+"""JSON in and out, strictly as RFC 8259 has it. Imports errors only."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .errors import LLMProviderBadRequestError
+
+__all__ = ["decode_json", "encode_json", "json_decoder", "lenient_decode"]
+
+
+@functools.cache
+def json_decoder() -> Callable[[str | bytes], Any]:
+    """Return the fastest decoder there is: pydantic-core's, else the standard library's.
+
+    It raises ValueError for what is no JSON, NaN, infinity, invalid UTF-8, a lone surrogate and deep nesting.
+    """
+    try:
+        from pydantic_core import from_json
+    except ImportError:
+        return _standard_decode
+    return functools.partial(from_json, allow_inf_nan=False)
+
+
+def decode_json(data: str | bytes) -> Any:
+    """Return the value of a JSON text; raises ValueError where it is none."""
+    return json_decoder()(data)
+
+
+def lenient_decode(data: str | bytes) -> Any:
+    r"""Return the value of a JSON text that may hold half a surrogate pair (`"\ud83d"`); raises ValueError.
+
+    Services cut text between the two escapes of an emoji; whoever joins the deltas joins the halves.
+    """
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+
+
+def _standard_decode(data: str | bytes) -> Any:
+    value = lenient_decode(data)
+    # Escaped halves of surrogate pairs are the one thing that json.loads lets through.
+    if (r"\u" if isinstance(data, str) else rb"\u") in data and next(_surrogates(value, ""), None):  # type: ignore[operator]
+        raise ValueError("lone surrogate in JSON text")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def encode_json(value: Any) -> bytes:
+    """Return the JSON text of a request body, as compact UTF-8.
+
+    Raises LLMProviderBadRequestError, naming the place, for text that has no UTF-8 form (half a surrogate
+    pair), for NaN and infinity, and for objects that are not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        place, position = next(_surrogates(value, ""))
+        raise LLMProviderBadRequestError(
+            f"{place} holds half a surrogate pair at character {position}, which is no text; "
+            "repair it, e.g. with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        ) from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LLMProviderBadRequestError(f"the request cannot be written as JSON: {error}") from None
+
+
+def _surrogates(value: Any, place: str) -> Iterator[tuple[str, int]]:
+    """Yield the place and position of each half surrogate pair in a JSON value."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            yield place.lstrip(".") or "the text", error.start
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _surrogates(name, f"{place} (a key)")
+            yield from _surrogates(item, f"{place}.{name}" if name.isprintable() else place)
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from _surrogates(item, f"{place}[{position}]")
