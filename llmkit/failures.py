@@ -1,0 +1,278 @@
+"""From any failure to our exception: statuses, error bodies and network exceptions. Imports codec and errors.
+
+One table serves all wire formats, HTTP bodies and errors inside a stream, because services copy each other's
+codes and gateways mix them. Pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from .codec import decode_json
+from .errors import (
+    LLMProviderAuthenticationError,
+    LLMProviderBadRequestError,
+    LLMProviderConfigurationError,
+    LLMProviderConnectionError,
+    LLMProviderContentFilterError,
+    LLMProviderError,
+    LLMProviderNotFoundError,
+    LLMProviderOverloadedError,
+    LLMProviderPermissionError,
+    LLMProviderQuotaError,
+    LLMProviderRateLimitError,
+    LLMProviderServerError,
+    LLMProviderStreamError,
+    LLMProviderTimeoutError,
+    LLMProviderTokenLimitError,
+)
+
+__all__ = ["EXCERPT", "error_from_body", "error_from_exception", "error_from_response", "excerpt"]
+
+EXCERPT: Final = 2000
+"""The most characters of a service's body that an error carries."""
+
+# The first row that fits decides: (exception, statuses, codes, words of the message). Codes are matched whole,
+# words anywhere, both in lower case. Sources: the vendors' pages of error codes, and recorded bodies.
+_RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str], tuple[str, ...]], ...]] = tuple(
+    (kind, frozenset(statuses), frozenset(codes.split()), words)
+    for kind, statuses, codes, words in [
+        (
+            LLMProviderQuotaError,
+            {402},
+            "insufficient_quota billing_hard_limit_reached credit_balance_exhausted billing_error quota_exceeded "
+            "organization_spend_limit_exceeded project_spend_limit_exceeded organization_usage_limit_exceeded "
+            "enforced_spend_limit_reached contract_spend_limit_reached insufficient_balance quota_per_day",
+            ("credit balance is too low", "spend limit", "insufficient balance", "usage limits. you will regain"),
+        ),
+        (
+            LLMProviderTokenLimitError,
+            set(),
+            "context_length_exceeded exceed_context_size_error model_context_window_exceeded",
+            (
+                "maximum context length",
+                "exceeds the context window",
+                "prompt is too long",
+                "reduce the length of the messages",
+                "input token count",
+                "exceeds the available context size",
+                "input is too long",
+                "too many tokens",
+                "current length is",
+            ),
+        ),
+        (
+            LLMProviderContentFilterError,
+            set(),
+            "content_filter content_policy_violation invalid_prompt bio_policy misalignment_policy_violation "
+            "moderation_blocked responsibleaipolicyviolation",
+            (),
+        ),
+        (
+            LLMProviderAuthenticationError,
+            {401},
+            "invalid_api_key api_key_invalid unauthenticated authentication_error",
+            (),
+        ),
+        (LLMProviderNotFoundError, {404}, "model_not_found not_found_error not_found", ()),
+        (LLMProviderPermissionError, {403}, "permission_error permission_denied", ()),
+        (LLMProviderOverloadedError, {498, 503, 529}, "overloaded_error server_is_overloaded unavailable", ()),
+        (
+            LLMProviderRateLimitError,
+            {429},
+            "rate_limit_exceeded rate_limit_error slow_down resource_exhausted ramp_limit_exceeded",
+            (),
+        ),
+        (LLMProviderTimeoutError, {408, 504}, "timeout_error deadline_exceeded", ()),
+        (LLMProviderBadRequestError, set(range(400, 500)), "invalid_request_error invalid_argument", ()),
+    ]
+)
+
+
+def error_from_response(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float | None = None
+) -> LLMProviderError:
+    """Return the exception for an HTTP answer that is no success.
+
+    `headers` have lower-case names; `body` may be cut; `now` (seconds since 1970) is for a `retry-after` that is a
+    date, where the answer has no `date` header of its own.
+    """
+    text = body.decode("utf-8", "replace")
+    try:
+        decoded = decode_json(text)
+    except ValueError:
+        decoded = None
+    if isinstance(decoded, (dict, list)) and decoded:
+        error = error_from_body(decoded, status)
+    else:
+        kind = _classify(status, frozenset(), text[:EXCERPT].lower())
+        told = f": {excerpt(text, 200)}" if text.strip() else " and an empty body"
+        error = kind(f"the service answered {status}{told}", status_code=status)
+    error.body = excerpt(text)
+    error.request_id = error.request_id or request_id(headers)
+    error.retry_after = _retry_after(headers, now) if _retry_after(headers, now) is not None else error.retry_after
+    error.should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
+    return error
+
+
+def error_from_body(body: Any, status: int | None = None) -> LLMProviderError:
+    """Return the exception for a decoded error body, or for an error object inside a 200 answer or a stream."""
+    top = body[0] if isinstance(body, list) and body else body
+    top = top if isinstance(top, Mapping) else {"message": str(top)}
+    inner = top.get("error", top)
+    error = inner if isinstance(inner, Mapping) else {"message": str(inner), "code": top.get("code")}
+    message = _first_text(error, "message", "detail", "error", "msg") or _first_text(top, "message", "detail") or ""
+    message = message or excerpt(str(error), 200)
+    if not isinstance(status, int) or status < 400:
+        code = error.get("code", error.get("status"))
+        status = code if isinstance(code, int) and 400 <= code < 600 else None
+    named = [code for code in _codes(error) if code]
+    kind = _classify(status, frozenset(code.lower() for code in named), message.lower())
+    what = f"{status or ''} {named[0] if named else ''}".strip() or "an error"
+    return kind(
+        f"the service answered {what}: {excerpt(message)}",
+        status_code=status,
+        code=named[0] if named else None,
+        parameter=error.get("param") if isinstance(error.get("param"), str) else None,
+        request_id=_first_text(top, "request_id"),
+        retry_after=_retry_delay(error),
+        body=excerpt(str(body)),
+    )
+
+
+def _classify(status: int | None, codes: frozenset[str], message: str) -> type[LLMProviderError]:
+    # A string that is over its own maximum is a bad request, although its message speaks of lengths.
+    if "string_above_max_length" not in codes:
+        for kind, _, known, words in _RULES:
+            if known & codes or any(word in message for word in words):
+                if kind is LLMProviderBadRequestError and status not in (None, 400):
+                    break
+                return kind
+    for kind, statuses, _, _ in _RULES:
+        if status in statuses:
+            return kind
+    return LLMProviderServerError
+
+
+def _codes(error: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the codes of an error object, the most telling first."""
+    details = error.get("details")
+    if isinstance(details, Mapping):
+        yield from (details[key] for key in ("error_code",) if isinstance(details.get(key), str))
+    for key in ("code", "status", "type"):
+        if isinstance(error.get(key), str):
+            yield error[key]
+    inner = error.get("innererror")
+    if isinstance(inner, Mapping) and isinstance(inner.get("code"), str):
+        yield inner["code"]
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, Mapping):
+            yield from (detail[key] for key in ("reason",) if isinstance(detail.get(key), str))
+            yield from _quota_codes(detail)
+    # OpenRouter: a moderated prompt is a 403 whose metadata has the reasons.
+    metadata = error.get("metadata")
+    if isinstance(metadata, Mapping) and metadata.get("reasons"):
+        yield "content_filter"
+
+
+def _quota_codes(detail: Mapping[str, Any]) -> Iterator[str]:
+    # ai.google.dev/gemini-api/docs/rate-limits: a QuotaFailure of a day does not pass by waiting, one of a minute does.
+    violations = detail.get("violations")
+    for violation in violations if isinstance(violations, list) else ():
+        if isinstance(violation, Mapping) and "PerDay" in str(violation.get("quotaId")):
+            yield "quota_per_day"
+
+
+def _first_text(error: Mapping[str, Any], *keys: str) -> str | None:
+    for key in keys:
+        value = error.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _retry_delay(error: Mapping[str, Any]) -> float | None:
+    """Return the seconds of Google's `RetryInfo` (google.rpc, `retryDelay: "46s"`), else None."""
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        delay = detail.get("retryDelay") if isinstance(detail, Mapping) else None
+        if isinstance(delay, str) and re.fullmatch(r"\d{1,9}(\.\d+)?s", delay):
+            return float(delay[:-1])
+    return None
+
+
+def _retry_after(headers: Mapping[str, str], now: float | None) -> float | None:
+    """Return the seconds to wait by `retry-after-ms` or `retry-after` (RFC 9110, 10.2.3), else None.
+
+    The longer of the two counts, since Azure can send one second and zero milliseconds at once.
+    """
+    waits = [_seconds(headers.get("retry-after-ms"), 1000), _seconds(headers.get("retry-after"), 1)]
+    known = [wait for wait in waits if wait is not None]
+    if known:
+        return max(known)
+    date, sent = _date(headers.get("retry-after")), _date(headers.get("date"))
+    start = sent if sent is not None else now
+    return max(0.0, date - start) if date is not None and start is not None else None
+
+
+def _seconds(text: str | None, unit: int) -> float | None:
+    try:
+        value = float(text or "") / unit
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _date(text: str | None) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the service's id of the request, by the header that it uses, else None."""
+    names = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid", "cf-ray")
+    return next((headers[name] for name in names if headers.get(name)), None)
+
+
+def excerpt(text: str, most: int = EXCERPT) -> str:
+    """Return the beginning of a text on one line, at most `most` characters."""
+    cut = " ".join(text[: most * 2].split())
+    return cut if len(cut) <= most and len(text) <= most * 2 else cut[:most] + "…"
+
+
+# httpx and httpx2 name their exceptions alike; the names of a class and its bases are looked up, nearest first.
+_NETWORK: Final[Mapping[str, tuple[type[LLMProviderError], str]]] = {
+    "ConnectTimeout": (LLMProviderTimeoutError, "no connection within the timeout"),
+    "PoolTimeout": (LLMProviderTimeoutError, "no free connection within the timeout"),
+    "ReadTimeout": (LLMProviderTimeoutError, "no answer within the timeout"),
+    "WriteTimeout": (LLMProviderTimeoutError, "the request could not be sent within the timeout"),
+    "TimeoutException": (LLMProviderTimeoutError, "the timeout ran out"),
+    "UnsupportedProtocol": (LLMProviderConfigurationError, "base_url must begin with https:// or http://"),
+    "InvalidURL": (LLMProviderConfigurationError, "base_url is no URL"),
+    "LocalProtocolError": (LLMProviderConfigurationError, "the request cannot be sent over HTTP"),
+    "DecodingError": (LLMProviderServerError, "the answer's compression is broken"),
+    "ConnectError": (LLMProviderConnectionError, "no connection"),
+    "RemoteProtocolError": (LLMProviderConnectionError, "the service broke the HTTP protocol or the connection"),
+    "ProxyError": (LLMProviderConnectionError, "the proxy refused"),
+    "TransportError": (LLMProviderConnectionError, "the connection broke"),
+    "StreamError": (LLMProviderStreamError, "the stream was closed"),
+}
+
+
+def error_from_exception(error: BaseException) -> LLMProviderError | None:
+    """Return the exception for one of httpx's, or None where it is none of a network.
+
+    The connection errors and timeouts say by `code` which httpx exception it was, e.g. "ReadTimeout".
+    """
+    for kind in type(error).__mro__:
+        if kind.__name__ in _NETWORK:
+            exception, message = _NETWORK[kind.__name__]
+            told = excerpt(str(error), 200)
+            return exception(f"{message} ({type(error).__name__}{f': {told}' if told else ''})", code=type(error).__name__)
+    return None

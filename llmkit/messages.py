@@ -1,0 +1,274 @@
+"""What callers may say: messages, and the parts of their content. Imports errors, config and response."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from .config import nearest
+from .errors import LLMProviderBadRequestError
+from .response import Issuer, ToolCall
+
+__all__ = ["Audio", "File", "Image", "Message", "Part", "RawPart", "Text", "parse_message", "parse_messages"]
+
+ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+Extra = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text. `extra` holds keys that one API knows besides, e.g. Anthropic's `cache_control`."""
+
+    text: str
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture: its bytes and their media type, or a URL, or the id of an uploaded file.
+
+    Image.from_path("cat.png")
+    Image(url="https://example.com/cat.png", detail="low")
+    """
+
+    data: bytes | None = field(default=None, repr=False)
+    media_type: str = "image/png"
+    url: str | None = None
+    file_id: str | None = None
+    detail: str | None = None
+    extra: Extra = field(default_factory=dict)
+
+    @classmethod
+    def from_path(cls, path: str | Path, **settings: Any) -> Image:
+        """Read a picture; raises OSError, and LLMProviderBadRequestError where the name has no image ending."""
+        return cls(Path(path).read_bytes(), _media_type(path, "image/"), **settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """A recording: its bytes and their format, "wav" or "mp3"."""
+
+    data: bytes = field(repr=False)
+    format: str = "wav"
+    extra: Extra = field(default_factory=dict)
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> Audio:
+        """Read a recording; its format is the ending of its name."""
+        return cls(Path(path).read_bytes(), Path(path).suffix.lstrip(".").lower() or "wav")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A document, most often a PDF: its bytes with name and media type, or a URL, or the id of an uploaded file."""
+
+    data: bytes | None = field(default=None, repr=False)
+    filename: str = "document.pdf"
+    media_type: str = "application/pdf"
+    url: str | None = None
+    file_id: str | None = None
+    extra: Extra = field(default_factory=dict)
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> File:
+        """Read a document; its media type follows from its name."""
+        return cls(Path(path).read_bytes(), Path(path).name, _media_type(path, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class RawPart:
+    """A part of a kind that llmkit does not know: it goes to the service as it is."""
+
+    data: Mapping[str, Any]
+
+
+Part = Text | Image | Audio | File | RawPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a conversation.
+
+    `role` is system, developer, user, assistant or tool; `content` a string, or a list of strings and parts.
+    An assistant's message may have `tool_calls`, `refusal`, `reasoning` and native parts with their issuer;
+    a tool's result has the `tool_call_id` that it answers, and `is_error` where the tool failed. `extra` holds
+    other keys of a plain dict; they go to APIs of the Chat Completions kind only.
+    """
+
+    role: str
+    content: str | Sequence[str | Part] | None = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: str | None = None
+    is_error: bool = False
+    native: tuple[Mapping[str, Any], ...] = ()
+    issuer: Issuer | None = None
+    extra: Extra = field(default_factory=dict)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The content as parts."""
+        content = (self.content,) if isinstance(self.content, str) else self.content or ()
+        return tuple(Text(part) if isinstance(part, str) else part for part in content)
+
+    @property
+    def text(self) -> str:
+        """The text of the content, without its other parts."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+
+def parse_messages(messages: Any) -> tuple[Message, ...]:
+    """Return the messages that a caller passed, checked.
+
+    A string is one message of the user; a list may hold `Message` objects and dicts in the shape of Chat
+    Completions. Raises LLMProviderBadRequestError, naming the place, the value and what is allowed.
+    """
+    if isinstance(messages, str):
+        return (Message(role="user", content=messages),)
+    if isinstance(messages, (Message, Mapping)):
+        messages = [messages]
+    if not isinstance(messages, Sequence):
+        raise LLMProviderBadRequestError(
+            f"messages is a {type(messages).__name__}; it must be a string or a list of messages"
+        )
+    if not messages:
+        raise LLMProviderBadRequestError("messages is empty; there must be at least one message")
+    return tuple(parse_message(message, f"messages[{i}]") for i, message in enumerate(messages))
+
+
+def parse_message(message: Any, place: str) -> Message:
+    """Return one message, checked; `place` names it in errors."""
+    if isinstance(message, Mapping):
+        message = _from_mapping(message, place)
+    if not isinstance(message, Message):
+        raise LLMProviderBadRequestError(f"{place} is a {type(message).__name__}; it must be a dict or a Message")
+    if message.role not in ROLES:
+        raise LLMProviderBadRequestError(f"{place}.role is {message.role!r}{nearest(message.role, ROLES)}")
+    if message.role == "tool" and not message.tool_call_id:
+        raise LLMProviderBadRequestError(f"{place} answers no tool call; it needs the tool_call_id of the call")
+    if not (message.content or message.tool_calls or message.refusal or message.native) and message.content is None:
+        raise LLMProviderBadRequestError(f"{place}.content is None; it must be a string or a list of parts")
+    return message
+
+
+def _from_mapping(message: Mapping[str, Any], place: str) -> Message:
+    if "role" not in message:
+        raise LLMProviderBadRequestError(f"{place} has no role; it must be one of {', '.join(ROLES)}")
+    known = {key: message[key] for key in ("role", "name", "tool_call_id", "is_error", "refusal") if key in message}
+    native = message.get("native") or {}
+    if native:
+        known["issuer"], known["native"] = Issuer(**native["issuer"]), tuple(native["parts"])
+    tool_calls = _list(message.get("tool_calls") or (), f"{place}.tool_calls")
+    return Message(
+        **known,
+        content=_content(message.get("content"), f"{place}.content"),
+        tool_calls=tuple(_tool_call(call, f"{place}.tool_calls[{i}]") for i, call in enumerate(tool_calls)),
+        extra={key: value for key, value in message.items() if key not in _MESSAGE_KEYS},
+    )
+
+
+_MESSAGE_KEYS = {"role", "content", "name", "tool_call_id", "is_error", "refusal", "tool_calls", "native"}
+
+
+def _content(content: Any, place: str) -> str | tuple[Part, ...] | None:
+    if content is None or isinstance(content, str):
+        return content
+    return tuple(_part(part, f"{place}[{i}]") for i, part in enumerate(_list(content, place)))
+
+
+def _part(part: Any, place: str) -> Part:
+    if isinstance(part, (Text, Image, Audio, File, RawPart)):
+        return part
+    if isinstance(part, str):
+        return Text(part)
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise LLMProviderBadRequestError(f"{place} must be a string, a part, or a dict with a type, like "
+                                         "{'type': 'text', 'text': '…'}")  # fmt: skip
+    reader = _PART_READERS.get(part["type"])
+    try:
+        return reader(part) if reader else RawPart(part)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LLMProviderBadRequestError(
+            f"{place} is no valid part of type {part['type']!r}: {type(error).__name__} at {error}"
+        ) from None
+
+
+def _others(part: Mapping[str, Any], *known: str) -> Extra:
+    return {key: value for key, value in part.items() if key != "type" and key not in known}
+
+
+def _read_text(part: Mapping[str, Any]) -> Part:
+    if not isinstance(part["text"], str):
+        raise TypeError("text")
+    return Text(part["text"], _others(part, "text"))
+
+
+def _read_image(part: Mapping[str, Any]) -> Part:
+    image = part["image_url"]
+    image = {"url": image} if isinstance(image, str) else image
+    url, detail, extra = image["url"], image.get("detail"), _others(part, "image_url")
+    if url.startswith("data:"):
+        media_type, data = _read_data_url(url)
+        return Image(data, media_type, detail=detail, extra=extra)
+    return Image(url=url, detail=detail, extra=extra)
+
+
+def _read_audio(part: Mapping[str, Any]) -> Part:
+    audio = part["input_audio"]
+    return Audio(base64.b64decode(audio["data"]), audio["format"], _others(part, "input_audio"))
+
+
+def _read_file(part: Mapping[str, Any]) -> Part:
+    file, extra = part["file"], _others(part, "file")
+    if "file_data" not in file:
+        return File(file_id=file["file_id"], extra=extra)
+    media_type, data = _read_data_url(file["file_data"])
+    return File(data, file.get("filename", "document.pdf"), media_type, extra=extra)
+
+
+# developers.openai.com/api/reference/resources/chat: the content parts of a user's message.
+_PART_READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Part]]] = {
+    "text": _read_text,
+    "image_url": _read_image,
+    "input_audio": _read_audio,
+    "file": _read_file,
+}
+
+
+def _tool_call(call: Any, place: str) -> ToolCall:
+    if isinstance(call, ToolCall):
+        return call
+    try:
+        if call.get("type") == "custom":
+            return ToolCall.from_text(call["id"], call["custom"]["name"], call["custom"]["input"], "custom")
+        return ToolCall.from_text(call["id"], call["function"]["name"], call["function"].get("arguments") or "")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LLMProviderBadRequestError(f"{place} is no tool call: {type(error).__name__} at {error}; it must be like "
+                                         "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '{}'}}"
+                                         ) from None  # fmt: skip
+
+
+def _list(value: Any, place: str) -> Sequence[Any]:
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return value
+    raise LLMProviderBadRequestError(f"{place} is a {type(value).__name__}; it must be a list")
+
+
+def _read_data_url(url: str) -> tuple[str, bytes]:
+    """Return the media type and the bytes of a base64 data URL (RFC 2397)."""
+    head, comma, data = url.removeprefix("data:").partition(",")
+    if not comma or not head.endswith(";base64"):
+        raise ValueError("a data URL must be like data:image/png;base64,…")
+    return head.removesuffix(";base64"), base64.b64decode(data, validate=True)
+
+
+def _media_type(path: str | Path, kind: str) -> str:
+    media_type = mimetypes.guess_type(str(path))[0] or ""
+    if not media_type.startswith(kind):
+        raise LLMProviderBadRequestError(f"{path} has no ending of an {kind.rstrip('/')} file; pass the bytes and media_type")
+    return media_type or "application/octet-stream"

@@ -1,0 +1,374 @@
+"""OpenAI Responses.
+
+Source: the vendor's API reference, "Responses" and "Responses streaming", and recorded answers of OpenAI and of
+services that imitate it: some name no event, number nothing, or leave the final `output` empty.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from ..call import Adjustment, Call
+from ..errors import LLMProviderStreamError, LLMProviderUnsupportedOperationError
+from ..events import (
+    Event,
+    Finish,
+    NativePart,
+    ReasoningDelta,
+    RefusalDelta,
+    ResponseStart,
+    TextDelta,
+    ToolCallDelta,
+    UnknownEvent,
+    Usage,
+    UsageReport,
+)
+from ..failures import error_from_body
+from ..messages import Audio, File, Image, Message, Part, RawPart, Text
+from ..response import FinishReason, Issuer, ToolCall
+from ..tools import Tool
+from . import Dialect, StreamDecoder, WireRequest, sampling_parameters
+
+__all__ = ["Responses"]
+
+# None: the API has no such parameter.
+PARAMETERS: Final = {
+    "temperature": "temperature",
+    "max_tokens": "max_output_tokens",
+    "top_p": "top_p",
+    "frequency_penalty": None,
+    "presence_penalty": None,
+    "stop": None,
+    "seed": None,
+    "reasoning_effort": "reasoning",
+}
+
+LEAST_OUTPUT_TOKENS: Final = 16
+"""The API answers 400 to a smaller `max_output_tokens`."""
+
+FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
+    "completed": "stop",
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+    "queued": "pause",
+    "in_progress": "pause",
+    "failed": "error",
+    "cancelled": "error",
+}
+
+
+class Responses:
+    """The wire format of `/responses`."""
+
+    name = "responses"
+
+    def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
+        """Return the request for a call; the system prompt travels as `instructions`."""
+        request = WireRequest(path="/responses")
+        items = [item for message in call.messages for item in _items(message, issuer)]
+        body: dict[str, Any] = {"model": call.model, "input": items}
+        if call.instructions:
+            body["instructions"] = call.instructions
+        if call.previous_response_id:
+            body["previous_response_id"] = call.previous_response_id
+        body |= sampling_parameters(call, PARAMETERS, dialect, request)
+        if "reasoning" in body:
+            body["reasoning"] = {"effort": body["reasoning"]}
+        if body.get("max_output_tokens", LEAST_OUTPUT_TOKENS) < LEAST_OUTPUT_TOKENS:
+            body["max_output_tokens"] = LEAST_OUTPUT_TOKENS
+            reason = f"the API takes no max_output_tokens under {LEAST_OUTPUT_TOKENS}"
+            request.adjustments.append(Adjustment(parameter="max_tokens", action="raised to 16", reason=reason))
+        if call.stream:
+            body["stream"] = True
+        if call.tools:
+            body["tools"] = [_tool(tool) for tool in call.tools]
+        if call.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(call.tool_choice)
+        if call.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = call.parallel_tool_calls
+        if call.response_format is not None:
+            body["text"] = {"format": _text_format(call.response_format)}
+        reasons = any(re.search(pattern, call.model) for pattern, _ in dialect.model_rules)
+        if reasons and call.config.extra_params.get("store") is False:
+            # What the service does not store, the caller has to bring back.
+            body["include"] = ["reasoning.encrypted_content"]
+        request.body = body
+        return request
+
+    def decoder(self) -> StreamDecoder:
+        """Return a fresh decoder for one answer."""
+        return ResponsesDecoder()
+
+
+def _items(message: Message, issuer: Issuer) -> list[dict[str, Any]]:
+    """Return the input items of a message: several for one with tool calls, the native ones for their issuer."""
+    if message.role == "tool":
+        output = message.text if all(isinstance(part, Text) for part in message.parts) else _input_parts(message)
+        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": output}]
+    if message.native and message.issuer == issuer and _native_text(message) == message.text:
+        # A reasoning item must be followed by its own message or call, with ids: all of them go back, unchanged.
+        return [dict(item) for item in message.native]
+    items: list[dict[str, Any]] = []
+    if message.parts or message.refusal:
+        if message.role == "assistant":
+            items.append({"role": "assistant", "content": message.text or message.refusal or ""})
+        elif len(message.parts) == 1 and isinstance(message.parts[0], Text):
+            items.append({"role": message.role, "content": message.text})
+        else:
+            items.append({"role": message.role, "content": _input_parts(message)})
+    return items + [_tool_call(call) for call in message.tool_calls]
+
+
+def _native_text(message: Message) -> str:
+    """Return the text of the native items: where a caller edited the message, they no longer say the same."""
+    contents = [part for item in message.native for part in item.get("content") or () if item.get("type") == "message"]
+    return "".join(part.get("text") or "" for part in contents)
+
+
+def _input_parts(message: Message) -> list[dict[str, Any]]:
+    return [_input_part(part) for part in message.parts]
+
+
+def _input_part(part: Part) -> dict[str, Any]:
+    match part:
+        case Text():
+            return {"type": "input_text", "text": part.text, **part.extra}
+        case Image():
+            image: dict[str, Any] = {"type": "input_image", "detail": part.detail or "auto"}
+            if part.file_id:
+                return image | {"file_id": part.file_id}
+            return image | {"image_url": part.url or _data_url(part.media_type, part.data)}
+        case Audio():
+            audio = {"data": base64.b64encode(part.data).decode(), "format": part.format}
+            return {"type": "input_audio", "input_audio": audio}
+        case File():
+            if part.file_id or part.url:
+                key = "file_id" if part.file_id else "file_url"
+                return {"type": "input_file", key: part.file_id or part.url}
+            data = _data_url(part.media_type, part.data)
+            return {"type": "input_file", "filename": part.filename, "file_data": data}
+        case RawPart():
+            return dict(part.data)
+
+
+def _data_url(media_type: str, data: bytes | None) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data or b'').decode()}"
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    if call.kind == "custom":
+        return {"type": "custom_tool_call", "call_id": call.id, "name": call.name, "input": call.arguments_text}
+    arguments = call.arguments_text or json.dumps(call.arguments, ensure_ascii=False)
+    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    if tool.native is not None:
+        return dict(tool.native)
+    named = {"description": tool.description, "parameters": tool.parameters or {"type": "object", "properties": {}}}
+    # `strict` is required by the API, and true by default there, unlike in Chat Completions.
+    sent = {"type": "function", "name": tool.name, "strict": tool.strict or False}
+    return sent | {key: value for key, value in named.items() if value is not None}
+
+
+def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
+    if isinstance(choice, str):
+        return choice if choice in ("auto", "none", "required") else {"type": "function", "name": choice}
+    function = choice.get("function")
+    return {"type": "function", "name": function["name"]} if isinstance(function, Mapping) else choice
+
+
+def _text_format(response_format: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flat form of Chat Completions' nested `json_schema`."""
+    schema = response_format.get("json_schema")
+    return {"type": "json_schema", **schema} if isinstance(schema, Mapping) else dict(response_format)
+
+
+class ResponsesDecoder(StreamDecoder):
+    """Reads typed events and whole response objects.
+
+    Pieces are told apart by `output_index`, or by `item_id` where a service numbers nothing. An item that came
+    without deltas is read when it is done, or from the final object.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[Any, int] = {}
+        self._with_deltas: set[Any] = set()
+        self._items = 0
+        self._refused = False
+        self._reasoning_open = False
+
+    def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
+        """Dispatch on the type in the data, since some services name no event."""
+        kind = data.get("type") or type
+        if kind == "response.output_text.delta":
+            self._with_deltas.add(_key(data))
+            if data["delta"]:
+                events.append(TextDelta(data["delta"]))
+            return
+        handler = _HANDLERS.get(kind)
+        if handler:
+            handler(self, data, events)
+        elif kind not in _REPEATED:
+            events.append(UnknownEvent(kind, data))
+
+    def on_body(self, body: dict[str, Any], events: list[Event]) -> None:
+        """Read a whole response object."""
+        if not isinstance(body["output"], list):
+            raise TypeError("output is no list")
+        self._on_start({"response": body}, events)
+        self._on_final({"response": body}, events)
+
+    def _on_start(self, data: dict[str, Any], events: list[Event]) -> None:
+        response = data["response"]
+        events.append(ResponseStart(response.get("id"), response.get("model")))
+
+    def _on_refusal(self, data: dict[str, Any], events: list[Event]) -> None:
+        self._with_deltas.add(_key(data))
+        self._refused = True
+        events.append(RefusalDelta(data["delta"]))
+
+    def _on_reasoning(self, data: dict[str, Any], events: list[Event]) -> None:
+        self._with_deltas.add(_key(data))
+        if data["delta"]:
+            self._reasoning_open = True
+            events.append(ReasoningDelta(data["delta"]))
+
+    def _on_summary_part(self, data: dict[str, Any], events: list[Event]) -> None:
+        if self._reasoning_open:
+            events.append(ReasoningDelta("\n\n"))
+
+    def _on_item_added(self, data: dict[str, Any], events: list[Event]) -> None:
+        item = data["item"]
+        if item.get("type") in _CALL_TEXT:
+            self._open_call(data, item, events)
+
+    def _open_call(self, data: dict[str, Any], item: dict[str, Any], events: list[Event]) -> int:
+        key = _key(data, item)
+        if key not in self._calls:
+            self._calls[key] = len(self._calls)
+            kind = "custom" if item["type"] == "custom_tool_call" else "function"
+            id = item.get("call_id") or item.get("id")
+            events.append(ToolCallDelta(self._calls[key], id, item.get("name"), "", kind))
+        return self._calls[key]
+
+    def _on_arguments(self, data: dict[str, Any], events: list[Event]) -> None:
+        self._with_deltas.add(_key(data))
+        kind = "custom" if data["type"].startswith("response.custom") else "function"
+        events.append(ToolCallDelta(self._calls[_key(data)], None, None, data["delta"] or "", kind))
+
+    def _on_item_done(self, data: dict[str, Any], events: list[Event]) -> None:
+        item = data["item"]
+        self._items += 1
+        if item.get("type") in _CALL_TEXT:
+            position = self._open_call(data, item, events)
+            text = item.get(_CALL_TEXT[item["type"]]) or ""
+            if _key(data, item) not in self._with_deltas and text:
+                kind = "custom" if item["type"] == "custom_tool_call" else "function"
+                events.append(ToolCallDelta(position, None, None, text, kind))
+        elif _key(data, item) not in self._with_deltas:
+            self._read_item(item, events)
+        events.append(NativePart(item))
+
+    def _read_item(self, item: dict[str, Any], events: list[Event]) -> None:
+        """Read a message or reasoning item that came whole."""
+        parts = (item.get("summary") or []) + (item.get("content") or [])
+        for part in parts:
+            kind, text = part.get("type"), part.get("text") or part.get("refusal")
+            if not text:
+                continue
+            if kind in ("summary_text", "reasoning_text"):
+                events.append(ReasoningDelta(f"\n\n{text}" if self._reasoning_open else text))
+                self._reasoning_open = True
+            elif kind == "refusal":
+                self._refused = True
+                events.append(RefusalDelta(text))
+            elif kind == "output_text":
+                events.append(TextDelta(text))
+
+    def _on_final(self, data: dict[str, Any], events: list[Event]) -> None:
+        response = data["response"]
+        if response.get("status") == "failed" or response.get("error"):
+            self._on_failure(data, events)
+            return
+        if not self._items and not self._with_deltas:
+            for index, item in enumerate(response.get("output") or ()):
+                self._on_item_done({"output_index": index, "item": item}, events)
+        if response.get("usage"):
+            events.append(UsageReport(read_usage(response["usage"])))
+        raw = (response.get("incomplete_details") or {}).get("reason") or response.get("status")
+        reason: FinishReason = FINISH_REASONS.get(raw or "completed", "other")
+        if reason == "stop" and (self._calls or self._refused):
+            reason = "tool_calls" if self._calls else "content_filter"
+        events.append(Finish(reason, raw))
+        self.raw = response
+        self.finished = True
+
+    def _on_failure(self, data: dict[str, Any], events: list[Event]) -> None:
+        failed = data.get("response") or data
+        self.failure = error_from_body(failed) if failed.get("error") or failed.get("message") else None
+        self.failure = self.failure or LLMProviderStreamError("the service reports that the response failed")
+
+
+def _key(data: dict[str, Any], item: dict[str, Any] | None = None) -> Any:
+    key = data.get("output_index")
+    return key if key is not None else data.get("item_id") or (item or {}).get("id")
+
+
+# Item type → where the text of the call stands.
+_CALL_TEXT: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+
+_HANDLERS: Final[Mapping[str, Callable[[ResponsesDecoder, dict[str, Any], list[Event]], None]]] = {
+    "response.created": ResponsesDecoder._on_start,
+    "response.refusal.delta": ResponsesDecoder._on_refusal,
+    "response.reasoning_text.delta": ResponsesDecoder._on_reasoning,
+    "response.reasoning_summary_text.delta": ResponsesDecoder._on_reasoning,
+    "response.reasoning_summary_part.added": ResponsesDecoder._on_summary_part,
+    "response.output_item.added": ResponsesDecoder._on_item_added,
+    "response.function_call_arguments.delta": ResponsesDecoder._on_arguments,
+    "response.custom_tool_call_input.delta": ResponsesDecoder._on_arguments,
+    "response.output_item.done": ResponsesDecoder._on_item_done,
+    "response.completed": ResponsesDecoder._on_final,
+    "response.incomplete": ResponsesDecoder._on_final,
+    "response.cancelled": ResponsesDecoder._on_final,
+    "response.failed": ResponsesDecoder._on_failure,
+    "error": ResponsesDecoder._on_failure,
+}
+
+# These say again what other events say.
+_REPEATED: Final = frozenset(
+    f"response.{name}"
+    for name in (
+        "queued",
+        "in_progress",
+        "content_part.added",
+        "content_part.done",
+        "output_text.done",
+        "refusal.done",
+        "reasoning_text.done",
+        "reasoning_summary_text.done",
+        "reasoning_summary_part.done",
+        "function_call_arguments.done",
+        "custom_tool_call_input.done",
+    )
+)
+
+
+def read_usage(raw: Mapping[str, Any]) -> Usage:
+    """Return the usage in disjoint parts: `input_tokens` includes the cached, `output_tokens` the reasoning."""
+    inputs, outputs = raw.get("input_tokens_details") or {}, raw.get("output_tokens_details") or {}
+    cache_read, cache_write = inputs.get("cached_tokens") or 0, inputs.get("cache_write_tokens") or 0
+    reasoning = outputs.get("reasoning_tokens") or 0
+    return Usage(
+        input_uncached=max(0, (raw.get("input_tokens") or 0) - cache_read - cache_write),
+        cache_read=cache_read,
+        cache_write=cache_write,
+        output_text=max(0, (raw.get("output_tokens") or 0) - reasoning),
+        reasoning=reasoning,
+        raw=dict(raw),
+    )
