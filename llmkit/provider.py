@@ -1,0 +1,340 @@
+"""A provider without its I/O: settings, token counts, and the request that a call becomes. Floor 4."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from .call import Adjustment, Call
+from .codec import encode_json
+from .config import APIType, LLMConfig, environment
+from .errors import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderTokenLimitError,
+    LLMProviderUnsupportedOperationError,
+)
+from .messages import parse_messages
+from .response import Issuer
+from .retry import RetryBudget, refused_default
+from .specs import ProviderSpec, find_spec
+from .tokens import count_tokens, within_limit
+from .tools import parse_tools
+from .wire import WireFormat, WireRequest
+
+__all__ = ["HTTPProvider", "LLMProvider", "RequestPreview", "Secret"]
+
+REDACTED = "[redacted]"
+
+
+class Secret:
+    """A key that shows itself nowhere: not in a repr, not in a pickle."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Secret({REDACTED!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a key is not pickled; make the provider anew from its config and the environment")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPreview:
+    """What a call would send: `headers` with the key redacted, `body` as JSON values, and every adjustment."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: dict[str, Any] | None
+    adjustments: list[Adjustment] = field(default_factory=list)
+
+
+class LLMProvider:
+    """The base of every provider: settings, token counts, model information; no I/O.
+
+    class CustomProvider(LLMProvider):
+        async def execute(self, prompt, **options):
+            return LLMResponse(content=prompt.upper(), model=self.config.model_name)
+
+    register_provider("custom", CustomProvider)
+
+    A subclass is made with `(config, api_key=None, **kwargs)` and offers what it can; an operation that it does not
+    define raises LLMProviderUnsupportedOperationError.
+    """
+
+    provider_type = "custom"
+
+    def __init__(self, config: LLMConfig, api_key: str | None = None, **kwargs: Any) -> None:
+        if not isinstance(config, LLMConfig):
+            raise LLMProviderConfigurationError(f"config is a {type(config).__name__}; it must be an LLMConfig")
+        self._config = config
+        self._key = Secret(api_key) if api_key else None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.provider_type} {self._config.model_name}>"
+
+    @property
+    def config(self) -> LLMConfig:
+        """The settings in force."""
+        return self._config
+
+    def update_config(self, **settings: Any) -> None:
+        """Change settings of the provider; calls that are under way keep theirs.
+
+        Raises LLMProviderConfigurationError for a wrong name or value; nothing is changed then.
+        """
+        self._config = self._config.replace(**settings)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Return provider_type, model_name, api_type, stream_mode and token_limit (tokens of the prompt)."""
+        config = self._config
+        return {
+            "provider_type": self.provider_type,
+            "model_name": config.model_name,
+            "api_type": config.api_type.value,
+            "stream_mode": config.stream_mode.value,
+            "token_limit": config.token_limit,
+        }
+
+    def estimate_tokens(self, text: str) -> int:
+        """Return how many tokens a text has for the model; never touches the network.
+
+        The number is a `TokenCount`: an int whose `exact` tells a count from an estimate.
+        """
+        return count_tokens(text, self._config.model_name)
+
+    def validate_token_limit(self, prompt: str, max_tokens: int | None = None) -> bool:
+        """Return whether a prompt, and an answer of `max_tokens` tokens, fit the token limit.
+
+        None: an answer of the configured `max_tokens`, or none at all.
+        """
+        answer = max_tokens if max_tokens is not None else self._config.max_tokens or 0
+        return within_limit(prompt, self._config.token_limit - answer, self._config.model_name)
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a prompt."""
+        raise self._unsupported("execute")
+
+    def execute_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a list of messages."""
+        raise self._unsupported("execute_chat_completion")
+
+    def execute_responses_api(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer through the Responses API."""
+        raise self._unsupported("execute_responses_api")
+
+    def _unsupported(self, operation: str) -> LLMProviderUnsupportedOperationError:
+        return LLMProviderUnsupportedOperationError(f"{self.provider_type} does not support {operation}")
+
+
+class HTTPProvider(LLMProvider):
+    """A provider that is spoken to over HTTP: from a call to the request, with nothing sent."""
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        api_key: str | None = None,
+        *,
+        provider_type: str | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        spec: ProviderSpec | None = None,
+    ) -> None:
+        super().__init__(config)
+        self._spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
+        self.provider_type = provider_type or self._spec.name
+        window = self._spec.context_window(config.model_name)
+        self._config = config.with_default("token_limit", window) if window else config
+        self._key = find_key(self._spec, api_key)
+        self._base_url = find_base_url(self._spec, base_url)
+        self._http_client = http_client
+        self._budget = RetryBudget()
+        self._refused_defaults: set[tuple[str, str]] = set()
+        if self._base_url:
+            check_base_url(self._base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a provider holds connections and a key and is not pickled; pickle its config")
+
+    def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
+        """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
+        call = self.make_call(prompt, **options)
+        wire_format = self.wire_format(call.api_type)
+        request = wire_format.request(call, self._spec.dialect, self.issuer(call, wire_format))
+        method, url, headers, _ = self.http_request(call, request)
+        shown = {name: REDACTED if self._key and self._key.value in value else value for name, value in headers.items()}
+        return RequestPreview(method, url, shown, request.body, request.adjustments)
+
+    def make_call(
+        self,
+        messages: Any,
+        *,
+        system_prompt: str | None = None,
+        previous_response_id: str | None = None,
+        tools: Any = None,
+        tool_choice: Any = None,
+        parallel_tool_calls: bool | None = None,
+        response_format: Any = None,
+        **settings: Any,
+    ) -> Call:
+        """Return the call that the arguments of `execute` make, checked against the token limit.
+
+        Raises LLMProviderBadRequestError for messages of the wrong shape, LLMProviderConfigurationError for wrong
+        settings, LLMProviderTokenLimitError for a prompt over the limit: nothing has been sent then.
+        """
+        config = self._config.replace(**settings) if settings else self._config
+        call = Call(
+            config=config,
+            api_type=config.api_type,
+            messages=parse_messages(messages),
+            instructions=system_prompt,
+            tools=parse_tools(tools),
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format,
+            previous_response_id=previous_response_id,
+            stream=config.stream_mode.value != "disabled",
+            omit=frozenset(name for model, name in self._refused_defaults if model == config.model_name),
+        )
+        self._check_token_limit(call)
+        return call
+
+    def _check_token_limit(self, call: Call) -> None:
+        prompt = "\n".join([call.instructions or "", *(message.text for message in call.messages)])
+        if not within_limit(prompt, call.config.token_limit, call.model):
+            count = count_tokens(prompt, call.model)
+            raise self.named(
+                LLMProviderTokenLimitError(
+                    f"the prompt has {'' if count.exact else 'about '}{count} tokens, more than the token_limit "
+                    f"{call.config.token_limit}; shorten it or raise token_limit"
+                )
+            )
+
+    def wire_format(self, api_type: APIType) -> WireFormat:
+        """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""
+        wire_format = self._spec.wire_format(api_type)
+        if wire_format is None:
+            offered = ", ".join(kind.value for kind in self._spec.formats)
+            raise self.named(
+                LLMProviderUnsupportedOperationError(f"it has no {api_type.value} API; api_type can be {offered}")
+            )
+        return wire_format
+
+    def issuer(self, call: Call, wire_format: WireFormat) -> Issuer:
+        """Return who will answer the call."""
+        return Issuer(self.provider_type, wire_format.name, call.model)
+
+    def http_request(self, call: Call, request: WireRequest) -> tuple[str, str, dict[str, str], bytes | None]:
+        """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
+        config = call.config
+        if request.body is not None:
+            request.body = merged(request.body, config.extra_params)
+        headers = {"accept": "text/event-stream" if call.stream else "application/json", "user-agent": "llmkit"}
+        headers |= self._spec.headers
+        headers |= request.headers
+        if request.body is not None:
+            headers["content-type"] = "application/json"
+        if self._key:
+            headers[self._spec.key_header] = self._spec.key_prefix + self._key.value
+        headers |= {name.lower(): value for name, value in config.extra_headers.items()}
+        query = {**request.query, **config.extra_query}
+        url, _, own_query = self._base_url.partition("?")
+        joined = "&".join(part for part in (own_query, urlencode(query)) if part)
+        url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
+        return request.method, url, headers, None if request.body is None else encode_json(request.body)
+
+    def remember_refused_default(self, call: Call, request: WireRequest, error: LLMProviderError) -> str | None:
+        """Return the default that the service has just refused, and leave it out for this model from now on."""
+        wire_name = refused_default(error, request.defaults)
+        if wire_name is None:
+            return None
+        name = request.defaults[wire_name]
+        self._refused_defaults.add((call.model, name))
+        return name
+
+    def named(self, error: LLMProviderError) -> LLMProviderError:
+        """Return the error with the provider's name on it and the key taken out of its texts."""
+        error.provider = error.provider or self.provider_type
+        if self._key and any(self._key.value in text for text in (error.message, error.body or "")):
+            error.args = (error.message.replace(self._key.value, REDACTED),)
+            error.body = error.body and error.body.replace(self._key.value, REDACTED)
+        return error
+
+
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `extra` merged in: objects key by key, anything else replaced."""
+    result = dict(base)
+    for key, value in extra.items():
+        inner = result.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
+    """Return the key from the argument or the spec's variables; raises LLMProviderConfigurationError.
+
+    A trailing line break, as `$(cat key)` leaves it, is taken off; any other character that no header may carry,
+    and an empty key, are refused, and not shown.
+    """
+    source = "api_key"
+    if api_key is None:
+        for source in spec.key_variables:
+            api_key = environment(source)
+            if api_key:
+                break
+    if api_key is None:
+        if spec.key_optional or not spec.key_variables:
+            return None
+        raise LLMProviderConfigurationError(
+            f"{spec.name} needs a key: set {' or '.join(spec.key_variables)} in the environment or in .env, "
+            "or pass api_key=…",
+            provider=spec.name,
+        )
+    key = api_key.strip() if isinstance(api_key, str) else ""
+    if not key or not key.isascii() or not key.isprintable():
+        raise LLMProviderConfigurationError(
+            f"{source} is no usable key: it must be a string of printable ASCII characters, and not empty",
+            provider=spec.name,
+        )
+    return Secret(key)
+
+
+def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
+    """Return the base URL from the argument, the spec's variable or the spec; "" where the spec launches a server."""
+    found = base_url or (spec.base_url_variable and environment(spec.base_url_variable)) or spec.base_url
+    if not found and not spec.launch:
+        raise LLMProviderConfigurationError(f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name)
+    return found
+
+
+def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
+    """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise LLMProviderConfigurationError(f"base_url is {base_url!r}, which is no URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host or not base_url.isprintable() or " " in base_url:
+        raise LLMProviderConfigurationError(f"base_url is {base_url!r}; it must be like https://api.example.com/v1")
+    if parts.username is not None or parts.password is not None:
+        raise LLMProviderConfigurationError("base_url holds a user name or password; pass api_key=… or extra_headers=…")
+    if parts.scheme == "http" and has_key and not allow_plain_http and not _is_loopback(host):
+        raise LLMProviderConfigurationError(
+            f"base_url is {base_url!r}: plain http would show the key to the network; use https, "
+            "or pass allow_plain_http=True"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
