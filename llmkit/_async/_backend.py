@@ -3,19 +3,54 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import httpx
 
-__all__ = ["Client", "HTTPTransport", "call_in_thread", "close_at_end", "close_soon", "scope", "shield", "sleep"]
+if TYPE_CHECKING or os.environ.get("LLMKIT_HTTP_LIBRARY") != "httpx2":
+    import httpcore
+    import httpx
+else:
+    import httpcore2 as httpcore
+    import httpx2 as httpx
+
+if TYPE_CHECKING:
+    from ..retry import Retries
+
+__all__ = [
+    "BaseTransport",
+    "ByteStream",
+    "Client",
+    "HTTPConnection",
+    "HTTPTransport",
+    "NetworkBackend",
+    "NetworkStream",
+    "call_in_thread",
+    "close_at_end",
+    "close_soon",
+    "handle",
+    "httpcore",
+    "httpx",
+    "may_close",
+    "network_backend",
+    "retrying",
+    "scope",
+    "shield",
+    "sleep",
+]
 
 Client = httpx.AsyncClient
 HTTPTransport = httpx.AsyncHTTPTransport
+BaseTransport = httpx.AsyncBaseTransport
+ByteStream = httpx.AsyncByteStream
+HTTPConnection = httpcore.AsyncHTTPConnection
+NetworkBackend = httpcore.AsyncNetworkBackend
+NetworkStream = httpcore.AsyncNetworkStream
 call_in_thread = anyio.to_thread.run_sync
 sleep = anyio.sleep
 _closing: set[Any] = set()
@@ -29,6 +64,36 @@ def scope() -> Any:
 def shield() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which clean-up may await although its task is cancelled."""
     return anyio.CancelScope(shield=True)
+
+
+def network_backend() -> NetworkBackend:
+    """Return what opens network connections under the running event loop."""
+    trio = type(scope()).__module__.startswith("trio.")
+    backend: NetworkBackend = (httpcore.TrioBackend if trio else httpcore.AnyIOBackend)()
+    return backend
+
+
+def handle(handler: Any, request: Any) -> Awaitable[Any]:
+    """Have a transport of httpx or a connection of httpcore answer a request of its library."""
+    answer: Awaitable[Any] = handler.handle_async_request(request)
+    return answer
+
+
+def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
+    """Return whether `stream` can be closed from here: its event loop, `home`, must be the running one."""
+    return home is scope()
+
+
+def retrying(retries: Retries) -> Any:
+    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides."""
+    import tenacity
+
+    return tenacity.AsyncRetrying(
+        sleep=sleep,
+        retry=tenacity.retry_if_exception(retries.allows),
+        wait=lambda _: retries.wait,
+        reraise=True,
+    )
 
 
 def close_soon(close: Callable[[], Awaitable[None]]) -> None:

@@ -4,17 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
+if TYPE_CHECKING or os.environ.get("LLMKIT_HTTP_LIBRARY") != "httpx2":
+    import httpcore
+    import httpx
+else:
+    import httpcore2 as httpcore
+    import httpx2 as httpx
 
-__all__ = ["Client", "HTTPTransport", "call_in_thread", "close_at_end", "close_soon", "scope", "shield", "sleep"]
+if TYPE_CHECKING:
+    from ..retry import Retries
+
+__all__ = [
+    "BaseTransport",
+    "ByteStream",
+    "Client",
+    "HTTPConnection",
+    "HTTPTransport",
+    "NetworkBackend",
+    "NetworkStream",
+    "call_in_thread",
+    "close_at_end",
+    "close_soon",
+    "handle",
+    "httpcore",
+    "httpx",
+    "may_close",
+    "network_backend",
+    "retrying",
+    "scope",
+    "shield",
+    "sleep",
+]
 
 Result = TypeVar("Result")
 Client = httpx.Client
 HTTPTransport = httpx.HTTPTransport
+BaseTransport = httpx.BaseTransport
+ByteStream = httpx.SyncByteStream
+HTTPConnection = httpcore.HTTPConnection
+NetworkBackend = httpcore.NetworkBackend
+NetworkStream = httpcore.NetworkStream
 sleep = time.sleep
 shield = contextlib.nullcontext[None]
 
@@ -43,6 +77,62 @@ if hasattr(os, "register_at_fork"):
 def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call `function`: the blocking world is already in a thread that may wait."""
     return function(*arguments)
+
+
+class network_backend(httpcore.SyncBackend):
+    """What opens network connections: `timeout` bounds all addresses of a host together, not each of them."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> NetworkStream:
+        give_up = None if timeout is None else time.monotonic() + timeout
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        while True:
+            address = addresses.pop(0)
+            if give_up is not None:
+                timeout = max(give_up - time.monotonic(), 0.001) / (len(addresses) + 1)
+            try:
+                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if not addresses:
+                    raise
+
+
+def handle(handler: Any, request: Any) -> Any:
+    """Have a transport of httpx or a connection of httpcore answer a request of its library."""
+    return handler.handle_request(request)
+
+
+def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
+    """Return whether `stream` can be closed from here; wakes the thread that is reading or writing, which then closes it.
+
+    Closing a socket does not wake the thread that waits for it, and its number may soon be another socket's. In a
+    forked child no thread is left to wake, and the connection is still the parent's: only the child's copy is closed.
+    """
+    if not busy or home is not scope():
+        return True
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: that takes the TLS layer from under the thread.
+        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+    return False
+
+
+def retrying(retries: Retries) -> Any:
+    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides."""
+    import tenacity
+
+    return tenacity.Retrying(
+        sleep=sleep,
+        retry=tenacity.retry_if_exception(retries.allows),
+        wait=lambda _: retries.wait,
+        reraise=True,
+    )
 
 
 def close_soon(close: Callable[[], None]) -> None:

@@ -1,0 +1,299 @@
+"""llmkit's own HTTP/1.1 transport for httpx, over httpcore's connections. Knows nothing of LLMs.
+
+Three things differ from `httpx.SyncHTTPTransport`. The body of a chunked response does not pass through h11, which
+makes an event of each chunk: h11 gets the head and the end, the bytes between go straight to the caller. Idle
+connections stand in one stack per origin, so a request costs the same whether 10 or 1,000 run beside it. And waits
+are bounded in total: connecting with TLS by the timeout "connect", the head of a response by "read", everything by
+a deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections import deque
+from time import monotonic
+from typing import Any, NoReturn
+
+from ..chunked import ChunkedDecoder, ChunkedError, body_length
+from ..network import environment_proxy, keep_alive_options, shared_tls_context
+from ._backend import (
+    BaseTransport,
+    ByteStream,
+    HTTPTransport,
+    call_in_thread,
+    close_soon,
+    handle,
+    httpcore,
+    httpx,
+    shield,
+)
+from .connection import KEEPALIVE_SECONDS, Origin, Wire
+
+__all__ = ["SyncBody", "SyncTransport", "transport_for"]
+
+IDLE_CONNECTIONS = 1000
+CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
+ERRORS: dict[type[BaseException], type[httpx.RequestError]] = {ChunkedError: httpx.RemoteProtocolError}
+for _name in ("Timeout", "Error"):
+    for _kind in ("Connect", "Read", "Write"):
+        ERRORS[getattr(httpcore, _kind + _name)] = getattr(httpx, _kind + _name)
+for _name in ("LocalProtocolError", "RemoteProtocolError", "UnsupportedProtocol"):
+    ERRORS[getattr(httpcore, _name)] = getattr(httpx, _name)
+
+
+def transport_for(url: httpx.URL | str) -> BaseTransport:
+    """Return the transport for requests to `url`: ours, or httpx's where the environment names a proxy for it.
+
+    LLMKIT_TRANSPORT=httpx in the environment always chooses httpx's. The response streams of httpx's transport have
+    no `deadline` and no `drain`.
+    """
+    url = httpx.URL(url)
+    proxy = environment_proxy(url.scheme, url.host, url.port)
+    if proxy is None and os.environ.get("LLMKIT_TRANSPORT") != "httpx":
+        return SyncTransport()
+    encrypted = url.scheme == "https" or (proxy or "").startswith("https:")
+    # A context without certificates costs nothing, and plain HTTP never looks at it.
+    context = shared_tls_context(httpx.create_ssl_context) if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return HTTPTransport(
+        verify=context,
+        proxy=proxy and httpx.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+        socket_options=keep_alive_options(),
+    )
+
+
+class SyncTransport(BaseTransport):
+    """An `httpx` transport for HTTP/1.1 without proxies; also for `httpx.SyncClient(transport=…)`.
+
+    Requests may run at the same time, as many as the system has sockets for. `ssl_context` is used for https; None
+    means the process's shared one, made at the first https request. A request may carry two extensions: httpx's
+    "timeout" (seconds for "connect", "read", "write"), and "deadline", a time of `time.monotonic()` that bounds
+    everything. Responses carry an `SyncBody` as `stream` and as the extension "network_stream".
+
+    In the blocking world it may be shared by threads: the shared containers are used through single operations
+    that the interpreter runs undivided.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl_context = ssl_context
+        self._socket_options = keep_alive_options()
+        self._idle: dict[Origin, deque[Wire]] = {}
+        self._active: set[Wire] = set()
+        self._closed = False
+
+    def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`, and return the response as soon as its head is there; raises httpx's exceptions."""
+        url = request.url
+        origin = url.raw_scheme, url.raw_host, url.port
+        if url.scheme == "https" and self._ssl_context is None:
+            self._ssl_context = call_in_thread(shared_tls_context, httpx.create_ssl_context)
+        wire = self._take_idle(origin)
+        if wire is not None:
+            try:
+                return self._exchange(wire, request)
+            except httpx.TransportError as error:
+                if not wire.was_stale(error) or not isinstance(request.stream, httpx.ByteStream):
+                    raise
+        return self._exchange(Wire(origin, self._ssl_context, self._socket_options), request)
+
+    # The name in the blocking world.
+    handle_request = handle_async_request
+
+    def close(self) -> None:
+        """Close all connections, also those in use: what waits for them fails with an httpx exception."""
+        self._closed = True
+        wires = list(self._active)
+        while self._idle:
+            wires += _emptied(self._idle.popitem()[1])
+        with shield():
+            for wire in wires:
+                wire.close()
+
+    def __del__(self) -> None:
+        if not self._closed and any(self._idle.values()):
+            close_soon(self.close)
+
+    def _take_idle(self, origin: Origin) -> Wire | None:
+        """Return the idle connection that was used last, or None; closes those that are of no use any more."""
+        stack = self._idle.get(origin)
+        while stack:
+            try:
+                wire = stack.pop()
+            except IndexError:
+                break
+            if not wire.connection.has_expired():
+                return wire
+            with shield():
+                wire.close()
+        return None
+
+    def _exchange(self, wire: Wire, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        core_request = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        self._active.add(wire)
+        wire.begin(request.extensions.get("deadline"))
+        try:
+            if self._closed:
+                raise httpcore.ConnectError("the transport is closed")
+            answer: httpcore.Response = handle(wire.connection, core_request)
+        except BaseException as error:
+            self._drop(wire)
+            _raise(error, request)
+        body = SyncBody(self, wire, request, answer)
+        extensions = {**answer.extensions, "network_stream": body}
+        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=extensions)
+
+    def _drop(self, wire: Wire) -> None:
+        """Close a connection that is in use."""
+        self._active.discard(wire)
+        with shield():
+            wire.close()
+
+    def _release(self, wire: Wire) -> None:
+        """Take back a connection whose response was read to its end."""
+        stack = self._idle.setdefault(wire.origin, deque())
+        stale = []
+        if wire.unread or not wire.connection.is_idle() or len(stack) >= IDLE_CONNECTIONS:
+            stale.append(wire)
+        else:
+            wire.reused = True
+            stack.append(wire)
+        self._active.discard(wire)
+        # Those that no request has needed for long stand at the bottom, where `_take_idle` may never come.
+        try:
+            while (oldest := stack.popleft()).connection.has_expired():
+                stale.append(oldest)
+            stack.appendleft(oldest)
+        except IndexError:
+            pass
+        if self._closed:
+            stale += _emptied(stack)
+        with shield():
+            for wire in stale:
+                wire.close()
+
+
+class SyncBody(ByteStream):
+    """The body of one response: iterate over it once for its bytes as they come, before content decoding.
+
+    `deadline` is a time of `time.monotonic()`, or None: each later wait ends by then with `httpx.ReadTimeout`; it
+    begins as the request's. The timeout "read" bounds each wait as well. Read to the end, the body gives its
+    connection back for the next request; whatever else happens to it closes the connection.
+    """
+
+    def __init__(
+        self, transport: SyncTransport, wire: Wire, request: httpx.Request, answer: httpcore.Response
+    ) -> None:
+        self.deadline = wire.deadline
+        self._transport = transport
+        self._wire = wire
+        self._request = request
+        self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
+        self._answer = answer
+        self._parts: Any = None
+        self._decoder: ChunkedDecoder | None = None
+        self._ended = self._closed = self._reading = False
+        length = body_length(request.method.encode(), answer.status, answer.headers)
+        if length == "chunked":
+            self._decoder = ChunkedDecoder()
+        else:
+            wire.end_head(length if isinstance(length, int) else None)
+
+    def __iter__(self) -> SyncBody:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._ended:
+            raise StopIteration
+        if self._closed:
+            raise httpx.ReadError("the response was closed before its end", request=self._request)
+        wire = self._wire
+        wire.deadline = self.deadline
+        self._reading = True
+        try:
+            decoder = self._decoder
+            while decoder is not None:
+                data = wire.take_unread() or wire.receive(self._timeout)
+                if not data:
+                    raise httpcore.RemoteProtocolError(CUT)
+                piece = decoder.feed(data)
+                if decoder.complete:
+                    # h11 reads the trailers and the end, so that its cycle ends.
+                    wire.expect_head(b"0\r\n" + decoder.rest)
+                    decoder = self._decoder = None
+                if piece:
+                    return piece
+            if self._parts is None:
+                parts: Any = self._answer.stream
+                self._parts = parts.__iter__()
+            last: bytes = self._parts.__next__()
+            return last
+        except StopIteration:
+            self._parts = None
+        except BaseException as error:
+            self._reading = False
+            self.close()
+            _raise(error, self._request)
+        finally:
+            self._reading = False
+        self._end()
+        raise StopIteration
+
+    def drain(self, seconds: float) -> None:
+        """Read what is left for at most `seconds`, to give the connection back; closes it where that is too short."""
+        deadline = monotonic() + seconds
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+        try:
+            for _ in self:
+                pass
+        except httpx.TransportError:
+            pass
+
+    def close(self) -> None:
+        """Close the connection unless the body was read to its end. May be called at any time, from anywhere, twice."""
+        if self._ended or self._closed:
+            return
+        self._closed = True
+        self._transport._drop(self._wire)
+        parts, self._parts = self._parts, None
+        if parts is not None and not self._reading:
+            with shield():
+                parts.close()
+
+    def _end(self) -> None:
+        try:
+            self._answer.close()
+        except BaseException:
+            self.close()
+            raise
+        self._ended = True
+        self._transport._release(self._wire)
+
+    def __del__(self) -> None:
+        if not self._ended and not self._closed:
+            close_soon(self.close)
+
+
+def _emptied(stack: deque[Wire]) -> list[Wire]:
+    """Return all of `stack`, taken one by one: another thread may be taking them as well."""
+    wires = []
+    with contextlib.suppress(IndexError):
+        while True:
+            wires.append(stack.pop())
+    return wires
+
+
+def _raise(error: BaseException, request: httpx.Request) -> NoReturn:
+    """Raise httpx's exception for httpcore's, and any other as it is."""
+    kind = ERRORS.get(type(error))
+    if kind is None:
+        raise error
+    raise kind(str(error), request=request) from error

@@ -1,0 +1,53 @@
+"""What the connections of both worlds share: the process's TLS context, the environment's proxies, socket options.
+
+Depends on nothing; the standard library's modules are imported when used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["environment_proxy", "keep_alive_options", "shared_tls_context"]
+
+_tls_context: ssl.SSLContext | None = None
+_tls_lock = threading.Lock()
+
+
+def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """Return the process's TLS context, made by `create` at the first call: loading the certificates takes 30 ms."""
+    global _tls_context
+    with _tls_lock:
+        if _tls_context is None:
+            _tls_context = create()
+        return _tls_context
+
+
+def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
+    """Return the URL of the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY or the system name, or None."""
+    from urllib.request import getproxies, proxy_bypass
+
+    proxies = getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host if port is None else f"{host}:{port}"):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def keep_alive_options() -> list[tuple[int, int, int]]:
+    """Return socket options that find a dead peer: a probe after 60 s of silence, then five, where the system can.
+
+    Routers forget connections that are silent for long, as one is while a model thinks.
+    """
+    import socket
+
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    # macOS calls the idle time TCP_KEEPALIVE.
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPALIVE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
