@@ -21,11 +21,12 @@ RULES = [
     for pattern, replacement in [
         (r"\basync (def|with|for)\b", r"\1"),
         (r"\bawait ", ""),
+        (r"\bAsync(Iterator)\b", r"\1"),
         (r"\bAsync(?=[A-Z])", "Sync"),
         (r"\bAwaitable\[([^][]*(?:\[[^][]*\])?)\]", r"\1"),
         (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
         (r"\bStopAsyncIteration\b", "StopIteration"),
-        (r"\baclose\b", "close"),
+        (r"\ba(close|iter|iter_bytes|next)\b", r"\1"),
         (r"\b_async\b", "_sync"),
     ]
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "UnknownEvent",
     "Usage",
     "UsageReport",
+    "is_output",
 ]
 
 
@@ -142,3 +143,8 @@ Event = (
     | Finish
     | UnknownEvent
 )
+
+
+def is_output(event: Event) -> bool:
+    """Return whether an event is a part of the answer itself, after which a call cannot be tried again."""
+    return not isinstance(event, (ResponseStart, UsageReport, UnknownEvent))

@@ -31,7 +31,15 @@ from .errors import (
     LLMProviderTokenLimitError,
 )
 
-__all__ = ["EXCERPT", "error_from_body", "error_from_exception", "error_from_response", "excerpt"]
+__all__ = [
+    "EXCERPT",
+    "error_from_body",
+    "error_from_exception",
+    "error_from_response",
+    "error_in_text",
+    "excerpt",
+    "request_id",
+]
 
 EXCERPT: Final = 2000
 """The most characters of a service's body that an error carries."""
@@ -142,6 +150,25 @@ def error_from_body(body: Any, status: int | None = None) -> LLMProviderError:
         retry_after=_retry_delay(error),
         body=excerpt(str(body)),
     )
+
+
+def error_in_text(body: bytes, is_whole: bool) -> LLMProviderError | None:
+    """Return the error that a stream's last bytes hold as bare JSON, without an event around it, else None.
+
+    `is_whole`: the body held no event at all, so whatever it says instead of an answer is the error.
+    """
+    text = body.decode("utf-8", "replace").strip()
+    last = text if is_whole else text[text.rfind("\n\n") + 1 :].strip()
+    try:
+        decoded = decode_json(last)
+    except ValueError:
+        decoded = None
+    if isinstance(decoded, (dict, list)) and decoded and (is_whole or "error" in last):
+        return error_from_body(decoded)
+    if is_whole:
+        told = f"it begins with {excerpt(text, 200)!r}" if text else "it is empty"
+        return LLMProviderServerError(f"the service sent no stream of events: {told}", body=excerpt(text))
+    return None
 
 
 def _classify(status: int | None, codes: frozenset[str], message: str) -> type[LLMProviderError]:

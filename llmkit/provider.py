@@ -144,21 +144,19 @@ class HTTPProvider(LLMProvider):
         *,
         provider_type: str | None = None,
         base_url: str | None = None,
-        http_client: Any = None,
         spec: ProviderSpec | None = None,
     ) -> None:
         super().__init__(config)
-        self._spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
-        self.provider_type = provider_type or self._spec.name
-        window = self._spec.context_window(config.model_name)
+        self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
+        self.provider_type = provider_type or self.spec.name
+        window = self.spec.context_window(config.model_name)
         self._config = config.with_default("token_limit", window) if window else config
-        self._key = find_key(self._spec, api_key)
-        self._base_url = find_base_url(self._spec, base_url)
-        self._http_client = http_client
-        self._budget = RetryBudget()
+        self._key = find_key(self.spec, api_key)
+        self.base_url = find_base_url(self.spec, base_url)
+        self.budget = RetryBudget()
         self._refused_defaults: set[tuple[str, str]] = set()
-        if self._base_url:
-            check_base_url(self._base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
+        if self.base_url:
+            check_base_url(self.base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
 
     def __reduce__(self) -> str:
         raise TypeError("a provider holds connections and a key and is not pickled; pickle its config")
@@ -166,8 +164,7 @@ class HTTPProvider(LLMProvider):
     def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
         call = self.make_call(prompt, **options)
-        wire_format = self.wire_format(call.api_type)
-        request = wire_format.request(call, self._spec.dialect, self.issuer(call, wire_format))
+        request = self.wire_request(call)
         method, url, headers, _ = self.http_request(call, request)
         shown = {name: REDACTED if self._key and self._key.value in value else value for name, value in headers.items()}
         return RequestPreview(method, url, shown, request.body, request.adjustments)
@@ -219,9 +216,9 @@ class HTTPProvider(LLMProvider):
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""
-        wire_format = self._spec.wire_format(api_type)
+        wire_format = self.spec.wire_format(api_type)
         if wire_format is None:
-            offered = ", ".join(kind.value for kind in self._spec.formats)
+            offered = ", ".join(kind.value for kind in self.spec.formats)
             raise self.named(
                 LLMProviderUnsupportedOperationError(f"it has no {api_type.value} API; api_type can be {offered}")
             )
@@ -231,21 +228,26 @@ class HTTPProvider(LLMProvider):
         """Return who will answer the call."""
         return Issuer(self.provider_type, wire_format.name, call.model)
 
+    def wire_request(self, call: Call) -> WireRequest:
+        """Return the request that a call is in the service's format."""
+        wire_format = self.wire_format(call.api_type)
+        return wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
+
     def http_request(self, call: Call, request: WireRequest) -> tuple[str, str, dict[str, str], bytes | None]:
         """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
         config = call.config
         if request.body is not None:
             request.body = merged(request.body, config.extra_params)
         headers = {"accept": "text/event-stream" if call.stream else "application/json", "user-agent": "llmkit"}
-        headers |= self._spec.headers
+        headers |= self.spec.headers
         headers |= request.headers
         if request.body is not None:
             headers["content-type"] = "application/json"
         if self._key:
-            headers[self._spec.key_header] = self._spec.key_prefix + self._key.value
+            headers[self.spec.key_header] = self.spec.key_prefix + self._key.value
         headers |= {name.lower(): value for name, value in config.extra_headers.items()}
         query = {**request.query, **config.extra_query}
-        url, _, own_query = self._base_url.partition("?")
+        url, _, own_query = self.base_url.partition("?")
         joined = "&".join(part for part in (own_query, urlencode(query)) if part)
         url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
         return request.method, url, headers, None if request.body is None else encode_json(request.body)

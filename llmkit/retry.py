@@ -68,7 +68,7 @@ class Retries:
     def __init__(self, config: LLMConfig, budget: RetryBudget, deadline: float | None, clock: Callable[[], float]) -> None:
         self._config = config
         self._budget = budget
-        self._deadline = deadline
+        self.deadline = deadline
         self._clock = clock
         self.attempts: list[Attempt] = []
         self.wait = 0.0
@@ -101,7 +101,7 @@ class Retries:
         return random.uniform(0, most)
 
     def _is_too_late(self, wait: float) -> bool:
-        return self._deadline is not None and self._clock() + wait >= self._deadline
+        return self.deadline is not None and self._clock() + wait >= self.deadline
 
 
 _NEVER = (

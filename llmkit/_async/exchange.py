@@ -1,0 +1,257 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""Sending a call: connections, tries, and every failure as one of our exceptions. Floor 5."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..call import Call
+from ..codec import decode_json
+from ..errors import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderServerError,
+    LLMProviderTimeoutError,
+)
+from ..failures import error_from_exception, error_from_response, excerpt, request_id
+from ..provider import HTTPProvider
+from ..response import LLMResponse, ResponseBuilder
+from ..retry import Retries
+from ..wire import WireRequest
+from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
+from .reader import AsyncEventReader
+from .transport import transport_for
+
+__all__ = ["AsyncExchange"]
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+ERROR_BODY_BYTES = 65536
+
+
+class AsyncExchange:
+    """Sends the calls of one provider, over its own connections or over the caller's client.
+
+    Connections belong to the event loop (blocking: to the process) that made them, so one provider serves several
+    loops one after the other, and a forked child makes its own.
+    """
+
+    def __init__(self, provider: HTTPProvider, client: Any) -> None:
+        if client is not None and not isinstance(client, Client):
+            raise LLMProviderConfigurationError(
+                f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
+            )
+        self._provider = provider
+        self._client = client
+        self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
+
+    async def complete(self, call: Call) -> LLMResponse:
+        """Return the answer to a call whose body comes whole."""
+        await self._launch(call)
+        retries = self._retries(call)
+        return await self._try(lambda: self._complete_once(call, retries), retries)
+
+    async def open(self, call: Call) -> AsyncEventReader:
+        """Return a stream that has come to its first output: until then a failure is tried again."""
+        await self._launch(call)
+        retries = self._retries(call)
+        return await self._try(lambda: self._open_once(call, retries), retries)
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop; a caller's own client stays open."""
+        kept = self._transports.pop(scope(), None)
+        if kept:
+            await kept.aclose()
+
+    def __del__(self) -> None:
+        for kept in getattr(self, "_transports", {}).values():
+            close_soon(kept.aclose)
+
+    async def _launch(self, call: Call) -> None:
+        """Start the server of a service that runs on this machine; one that runs already answers at once."""
+        launch = self._provider.spec.launch
+        if launch:
+            self._provider.base_url = await call_in_thread(launch, call.model)
+
+    def _retries(self, call: Call) -> Retries:
+        deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
+        return Retries(call.config, self._provider.budget, deadline, time.monotonic)
+
+    async def _try(self, attempt: Callable[[], Awaitable[Result]], retries: Retries) -> Result:
+        try:
+            return await attempt()
+        except LLMProviderError as error:
+            if not retries.allows(error):
+                raise
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
+        await sleep(retries.wait)
+        return await retrying(retries)(attempt)
+
+    async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
+        response, request = await self._send(call, retries)
+        body = await self._read(response, call.config.max_body_bytes, retries.deadline)
+        wire_format = self._provider.wire_format(call.api_type)
+        decoder = wire_format.decoder()
+        builder = ResponseBuilder()
+        try:
+            builder.extend(decoder.read(_decoded(body)))
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
+        answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
+        answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
+        return answer
+
+    async def _open_once(self, call: Call, retries: Retries) -> AsyncEventReader:
+        response, request = await self._send(call, retries)
+        wire_format = self._provider.wire_format(call.api_type)
+        metadata = self._metadata(call, request, response, retries)
+        reader = AsyncEventReader(response, wire_format.decoder(), call.config, retries.deadline, metadata)
+        try:
+            await reader.start()
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
+        except BaseException:
+            await reader.aclose()
+            raise
+        return reader
+
+    async def _send(self, call: Call, retries: Retries) -> tuple[httpx.Response, WireRequest]:
+        """Return a successful response with its body unread, and the request that brought it.
+
+        A 400 that names a parameter which was only a default is answered by one repeat without it.
+        """
+        request = self._provider.wire_request(call)
+        response = await self._send_once(call, request, retries)
+        if response.status_code < 300:
+            return response, request
+        error = await self._error(response, retries)
+        refused = self._provider.remember_refused_default(call, request, error)
+        if refused is None:
+            raise error
+        request = self._provider.wire_request(replace(call, omit=call.omit | {refused}))
+        response = await self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise await self._error(response, retries)
+        return response, request
+
+    async def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
+        method, url, headers, content = self._provider.http_request(call, request)
+        seconds, bound = call.config.timeout, "timeout"
+        if retries.deadline is not None and retries.deadline - time.monotonic() < seconds:
+            seconds, bound = retries.deadline - time.monotonic(), "deadline"
+        if seconds <= 0:
+            raise self._too_late(call, bound)
+        timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
+        started = time.monotonic()
+        try:
+            extensions = {"timeout": timeouts, "deadline": retries.deadline}
+            make_request = self._client.build_request if self._client else httpx.Request
+            http_request = make_request(method, url, headers=headers, content=content, extensions=extensions)
+            if self._client:
+                response = await self._client.send(http_request, stream=True, follow_redirects=False)
+            else:
+                response = await handle(await self._transport(url), http_request)
+        except Exception as error:
+            failure = error_from_exception(error)
+            if failure is None:
+                raise
+        else:
+            seconds = time.monotonic() - started
+            logger.debug("%s %s: %d in %.3f s", method, url.partition("?")[0], response.status_code, seconds)
+            return response
+        # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
+        if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
+            failure = self._too_late(call, bound)
+        logger.debug("%s %s: %s", method, url.partition("?")[0], failure)
+        raise self._provider.named(failure)
+
+    def _too_late(self, call: Call, bound: str) -> LLMProviderError:
+        seconds = getattr(call.config, bound)
+        return self._provider.named(
+            LLMProviderTimeoutError(f"the call took longer than its {bound} ({seconds} s)", code=bound)
+        )
+
+    async def _transport(self, url: str) -> Any:
+        kept = self._transports.get(scope())
+        if kept is None:
+            kept = self._transports[scope()] = _AsyncKept(transport_for(url))
+            kept.closer = await close_at_end(kept.transport.aclose)
+        return kept.transport
+
+    async def _read(self, response: httpx.Response, limit: int, deadline: float | None) -> bytes:
+        """Return the whole body, decompressed, and release the connection; raises for one over `limit` bytes."""
+        wire = response.extensions.get("network_stream")
+        if deadline is not None and hasattr(wire, "deadline"):
+            wire.deadline = deadline
+        pieces: list[bytes] = []
+        size = 0
+        failure = None
+        try:
+            async for piece in response.aiter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
+                    break
+        except Exception as error:
+            failure = error_from_exception(error)
+            if failure is None:
+                raise
+        finally:
+            with shield():
+                await response.aclose()
+        if failure:
+            raise self._named(failure, response)
+        return b"".join(pieces)
+
+    async def _error(self, response: httpx.Response, retries: Retries) -> LLMProviderError:
+        """Return the exception for a status that is no success, with what its body says."""
+        try:
+            body = await self._read(response, ERROR_BODY_BYTES, retries.deadline)
+        except LLMProviderError:
+            body = b""
+        error = error_from_response(response.status_code, response.headers, body, now=time.time())
+        return self._provider.named(error)
+
+    def _named(self, error: LLMProviderError, response: httpx.Response) -> LLMProviderError:
+        error.request_id = error.request_id or request_id(response.headers)
+        return self._provider.named(error)
+
+    def _metadata(
+        self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries
+    ) -> dict[str, Any]:
+        headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
+        return {
+            "wire_format": self._provider.wire_format(call.api_type).name,
+            "adjustments": request.adjustments,
+            "attempts": retries.attempts,
+            "request_id": request_id(headers),
+            "headers": headers,
+        }
+
+
+class _AsyncKept:
+    """The connections of one event loop, and what closes them when it ends."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self.closer: Any = None
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+        if self.closer:
+            await self.closer.aclose()
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return decode_json(body)
+    except ValueError as error:
+        text = body.decode("utf-8", "replace").strip()
+        told = f"the answer is not JSON ({error}): {excerpt(text, 200)}" if text else "the answer is empty"
+        raise LLMProviderServerError(told, body=excerpt(text)) from None

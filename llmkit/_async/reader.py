@@ -1,0 +1,165 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""The body of one streamed answer as lists of events, with its times and bounds. Floor 5."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Final
+
+from ..config import LLMConfig
+from ..errors import LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
+from ..events import Event, is_output
+from ..failures import error_from_exception, error_in_text
+from ..sse import EventTooLargeError, ServerSentEventParser
+from ..wire import StreamDecoder
+from ._backend import shield
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["AsyncEventReader"]
+
+DRAIN_SECONDS: Final = 0.25
+"""How long the end of a body is waited for, once the answer is complete, to keep the connection."""
+DRAIN_BYTES: Final = 65536
+
+
+class AsyncEventReader:
+    """Reads an open answer: `read` gives the next events, [] once the answer is complete, or raises.
+
+    What came before a failure is given first. After the end or a failure the connection is released.
+    """
+
+    def __init__(
+        self,
+        response: httpx.Response,
+        decoder: StreamDecoder,
+        config: LLMConfig,
+        deadline: float | None,
+        metadata: dict[str, Any],
+    ) -> None:
+        self.decoder = decoder
+        self.metadata = metadata
+        self.closed = False
+        self._response = response
+        self._config = config
+        self._deadline = deadline
+        self._parser = ServerSentEventParser(max_event_bytes=config.max_event_bytes)
+        # The body of llmkit's own transport: it can be told when to give up, and to read on to its end.
+        wire = response.extensions.get("network_stream")
+        self._wire = wire if hasattr(wire, "drain") else None
+        self._pieces: AsyncIterator[bytes] = _pieces(response)
+        self._last_event = time.monotonic()
+        self._rest = b""
+        self._seen_event = False
+        self._failure: LLMProviderError | None = None
+        self._ahead: list[Event] = []
+
+    async def start(self) -> None:
+        """Read up to the first output, which `read` then gives: a failure before it may be tried again."""
+        ahead: list[Event] = []
+        while events := await self.read():
+            ahead += events
+            if any(is_output(event) for event in events):
+                break
+        self._ahead = ahead
+
+    async def read(self) -> list[Event]:
+        """Return the next events, [] at the end; raises LLMProviderError once what came before it was read."""
+        if self._ahead:
+            ahead, self._ahead = self._ahead, []
+            return ahead
+        while not self.closed:
+            piece = await self._next_piece()
+            events = self._decode(piece)
+            if self._failure or self.decoder.finished:
+                await self._finish(piece)
+            if events:
+                self._last_event = time.monotonic()
+                return events
+        if self._failure:
+            raise self._failure
+        return []
+
+    async def aclose(self) -> None:
+        """Release the connection; before the end of the body it is closed, not reused."""
+        if not self.closed:
+            self.closed = True
+            with shield():
+                await self._response.aclose()
+
+    def _decode(self, piece: bytes) -> list[Event]:
+        """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
+        events: list[Event] = []
+        try:
+            received = self._parser.feed(piece)
+            events = self.decoder.feed(received)
+            self._seen_event = self._seen_event or bool(received)
+            self._rest = piece if piece else self._rest
+            if not piece and not self.decoder.failure and not self.decoder.finished:
+                events += self.decoder.end(self._parser.close())
+        except EventTooLargeError as error:
+            self._failure = self._failure or LLMProviderStreamError(str(error))
+        if self._parser.invalid_utf8 and not self._failure:
+            self._failure = LLMProviderStreamError("the stream holds bytes that are not UTF-8")
+        if self.decoder.failure and not self._failure:
+            self._failure = self.decoder.failure
+            if not piece:
+                # Some services end a stream with an error as bare JSON, or answer with JSON or HTML from the start.
+                self._failure = error_in_text(self._rest, not self._seen_event) or self._failure
+        return events
+
+    async def _next_piece(self) -> bytes:
+        """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""
+        now = time.monotonic()
+        bounds = {"idle_timeout": self._last_event + self._config.idle_timeout, "deadline": self._deadline}
+        bound, until = min(((name, at) for name, at in bounds.items() if at is not None), key=lambda pair: pair[1])
+        if now >= until:
+            self._failure = self._too_late(bound)
+            return b""
+        if self._wire:
+            self._wire.deadline = until
+        try:
+            return await anext(self._pieces, b"")
+        except Exception as error:
+            failure = error_from_exception(error)
+            if failure is None:
+                raise
+        # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
+        late = isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= until
+        complete = self.decoder.end(None) is not None and self.decoder.finished
+        self._failure = None if complete else self._too_late(bound) if late else failure
+        return b""
+
+    def _too_late(self, bound: str) -> LLMProviderError:
+        what = {"idle_timeout": "no event came within idle_timeout", "deadline": "the call took longer than its deadline"}
+        seconds = getattr(self._config, bound)
+        return LLMProviderTimeoutError(f"{what[bound]} ({seconds} s); `partial` has what came", code=bound)
+
+    async def _finish(self, piece: bytes) -> None:
+        """Release the connection; after a complete answer, read to the end of the body first, so that it is reused."""
+        if piece and not self._failure:
+            if self._wire:
+                await self._wire.drain(DRAIN_SECONDS)
+            else:
+                await self._drain()
+        await self.aclose()
+
+    async def _drain(self) -> None:
+        # Nothing but its own timeout bounds the wait of a caller's client.
+        left = DRAIN_BYTES
+        try:
+            while left > 0 and (rest := await anext(self._pieces, b"")):
+                left -= len(rest)
+        except Exception as error:
+            # The answer is complete: whatever the connection does now only costs its reuse.
+            if error_from_exception(error) is None:
+                raise
+
+
+def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    """Return the body as it arrives: straight from the transport's stream where nothing has to be decoded."""
+    if "content-encoding" in response.headers or response.is_stream_consumed:
+        return response.aiter_bytes()
+    return aiter(response.stream)  # type: ignore[arg-type]

@@ -1,0 +1,157 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""An answer while it arrives. Floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+
+from ..call import Call
+from ..errors import LLMProviderError, LLMProviderStreamError
+from ..events import Event, TextDelta
+from ..provider import HTTPProvider
+from ..response import LLMResponse, ResponseBuilder
+from ._backend import close_soon
+from .exchange import AsyncExchange
+from .reader import AsyncEventReader
+
+__all__ = ["AsyncStream"]
+
+
+class AsyncStream:
+    """An answer while it arrives: iterate over it for the text, over `events()` for everything.
+
+    async with provider.stream("Tell me a story") as stream:
+        async for text in stream:
+            print(text, end="", flush=True)
+        response = await stream.response()
+
+    The request is sent when the stream is entered or first read. Leaving the `with` block, `aclose()`, and a bare
+    `break` out of the loop where there is no `with` block, release the connection. Once the first event was read,
+    nothing is tried again: an error then carries the answer so far as `partial`.
+    """
+
+    def __init__(self, exchange: AsyncExchange, provider: HTTPProvider, call: Call) -> None:
+        self._exchange = exchange
+        self._provider = provider
+        self._call = call
+        self._reader: AsyncEventReader | None = None
+        self._builder = ResponseBuilder()
+        self._unread: Iterator[Event] = iter(())
+        self._entered = False
+
+    async def __aenter__(self) -> AsyncStream:
+        self._entered = True
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return _AsyncTexts(self)
+
+    def events(self) -> AsyncIterator[Event]:
+        """Iterate over the typed events that are still unread."""
+        return _AsyncEvents(self)
+
+    async def response(self) -> LLMResponse:
+        """Read what is left and return the whole answer.
+
+        Raises LLMProviderStreamError where the stream was closed before its end, with the answer so far.
+        """
+        while await self._next_events():
+            pass
+        if self._reader and not self._reader.decoder.finished:
+            raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
+        return self._built()
+
+    async def aclose(self) -> None:
+        """Release the connection; before the end of the answer this stops its generation. Safe to call twice."""
+        if self._reader:
+            await self._reader.aclose()
+
+    def __del__(self) -> None:
+        reader = getattr(self, "_reader", None)
+        if reader and not reader.closed:
+            close_soon(reader.aclose)
+
+    async def _open(self) -> AsyncEventReader:
+        if self._reader is None:
+            self._reader = await self._exchange.open(self._call)
+        return self._reader
+
+    async def _next_events(self) -> bool:
+        """Read on; return False at the end. Raises, with `partial`, what ends the answer before its time."""
+        reader = await self._open()
+        try:
+            events = await reader.read()
+        except LLMProviderError as error:
+            raise self._with_partial(error) from None
+        if events:
+            self._builder.extend(events)
+            self._unread = iter(events)
+            return True
+        return False
+
+    def _left_by_break(self) -> None:
+        if not self._entered and self._reader and not self._reader.closed:
+            close_soon(self._reader.aclose)
+
+    def _built(self) -> LLMResponse:
+        wire_format = self._provider.wire_format(self._call.api_type)
+        answer = self._builder.build(self._provider.issuer(self._call, wire_format), self._call.api_type)
+        if self._reader:
+            answer.metadata = {**self._reader.metadata, "raw": self._reader.decoder.raw}
+        return answer
+
+    def _with_partial(self, error: LLMProviderError) -> LLMProviderError:
+        error.partial = self._built()
+        if self._reader:
+            error.request_id = error.request_id or self._reader.metadata["request_id"]
+        return self._provider.named(error)
+
+
+class _AsyncEvents:
+    """Iterates over events; an object, not a generator, so that a `break` leaves nothing suspended."""
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _AsyncEvents:
+        return self
+
+    async def __anext__(self) -> Event:
+        stream = self._stream
+        while True:
+            for event in stream._unread:
+                return event
+            if not await stream._next_events():
+                raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        self._stream._left_by_break()
+
+
+class _AsyncTexts:
+    """Iterates over the pieces of text."""
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _AsyncTexts:
+        return self
+
+    async def __anext__(self) -> str:
+        stream = self._stream
+        while True:
+            for event in stream._unread:
+                if type(event) is TextDelta:
+                    return event.text
+            if not await stream._next_events():
+                raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        self._stream._left_by_break()

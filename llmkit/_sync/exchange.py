@@ -1,0 +1,257 @@
+# One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
+"""Sending a call: connections, tries, and every failure as one of our exceptions. Floor 5."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from ..call import Call
+from ..codec import decode_json
+from ..errors import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderServerError,
+    LLMProviderTimeoutError,
+)
+from ..failures import error_from_exception, error_from_response, excerpt, request_id
+from ..provider import HTTPProvider
+from ..response import LLMResponse, ResponseBuilder
+from ..retry import Retries
+from ..wire import WireRequest
+from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
+from .reader import SyncEventReader
+from .transport import transport_for
+
+__all__ = ["SyncExchange"]
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+ERROR_BODY_BYTES = 65536
+
+
+class SyncExchange:
+    """Sends the calls of one provider, over its own connections or over the caller's client.
+
+    Connections belong to the event loop (blocking: to the process) that made them, so one provider serves several
+    loops one after the other, and a forked child makes its own.
+    """
+
+    def __init__(self, provider: HTTPProvider, client: Any) -> None:
+        if client is not None and not isinstance(client, Client):
+            raise LLMProviderConfigurationError(
+                f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
+            )
+        self._provider = provider
+        self._client = client
+        self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
+
+    def complete(self, call: Call) -> LLMResponse:
+        """Return the answer to a call whose body comes whole."""
+        self._launch(call)
+        retries = self._retries(call)
+        return self._try(lambda: self._complete_once(call, retries), retries)
+
+    def open(self, call: Call) -> SyncEventReader:
+        """Return a stream that has come to its first output: until then a failure is tried again."""
+        self._launch(call)
+        retries = self._retries(call)
+        return self._try(lambda: self._open_once(call, retries), retries)
+
+    def close(self) -> None:
+        """Close the connections of this loop; a caller's own client stays open."""
+        kept = self._transports.pop(scope(), None)
+        if kept:
+            kept.close()
+
+    def __del__(self) -> None:
+        for kept in getattr(self, "_transports", {}).values():
+            close_soon(kept.close)
+
+    def _launch(self, call: Call) -> None:
+        """Start the server of a service that runs on this machine; one that runs already answers at once."""
+        launch = self._provider.spec.launch
+        if launch:
+            self._provider.base_url = call_in_thread(launch, call.model)
+
+    def _retries(self, call: Call) -> Retries:
+        deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
+        return Retries(call.config, self._provider.budget, deadline, time.monotonic)
+
+    def _try(self, attempt: Callable[[], Result], retries: Retries) -> Result:
+        try:
+            return attempt()
+        except LLMProviderError as error:
+            if not retries.allows(error):
+                raise
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
+        sleep(retries.wait)
+        return retrying(retries)(attempt)
+
+    def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
+        response, request = self._send(call, retries)
+        body = self._read(response, call.config.max_body_bytes, retries.deadline)
+        wire_format = self._provider.wire_format(call.api_type)
+        decoder = wire_format.decoder()
+        builder = ResponseBuilder()
+        try:
+            builder.extend(decoder.read(_decoded(body)))
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
+        answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
+        answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
+        return answer
+
+    def _open_once(self, call: Call, retries: Retries) -> SyncEventReader:
+        response, request = self._send(call, retries)
+        wire_format = self._provider.wire_format(call.api_type)
+        metadata = self._metadata(call, request, response, retries)
+        reader = SyncEventReader(response, wire_format.decoder(), call.config, retries.deadline, metadata)
+        try:
+            reader.start()
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def _send(self, call: Call, retries: Retries) -> tuple[httpx.Response, WireRequest]:
+        """Return a successful response with its body unread, and the request that brought it.
+
+        A 400 that names a parameter which was only a default is answered by one repeat without it.
+        """
+        request = self._provider.wire_request(call)
+        response = self._send_once(call, request, retries)
+        if response.status_code < 300:
+            return response, request
+        error = self._error(response, retries)
+        refused = self._provider.remember_refused_default(call, request, error)
+        if refused is None:
+            raise error
+        request = self._provider.wire_request(replace(call, omit=call.omit | {refused}))
+        response = self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise self._error(response, retries)
+        return response, request
+
+    def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
+        method, url, headers, content = self._provider.http_request(call, request)
+        seconds, bound = call.config.timeout, "timeout"
+        if retries.deadline is not None and retries.deadline - time.monotonic() < seconds:
+            seconds, bound = retries.deadline - time.monotonic(), "deadline"
+        if seconds <= 0:
+            raise self._too_late(call, bound)
+        timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
+        started = time.monotonic()
+        try:
+            extensions = {"timeout": timeouts, "deadline": retries.deadline}
+            make_request = self._client.build_request if self._client else httpx.Request
+            http_request = make_request(method, url, headers=headers, content=content, extensions=extensions)
+            if self._client:
+                response = self._client.send(http_request, stream=True, follow_redirects=False)
+            else:
+                response = handle(self._transport(url), http_request)
+        except Exception as error:
+            failure = error_from_exception(error)
+            if failure is None:
+                raise
+        else:
+            seconds = time.monotonic() - started
+            logger.debug("%s %s: %d in %.3f s", method, url.partition("?")[0], response.status_code, seconds)
+            return response
+        # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
+        if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
+            failure = self._too_late(call, bound)
+        logger.debug("%s %s: %s", method, url.partition("?")[0], failure)
+        raise self._provider.named(failure)
+
+    def _too_late(self, call: Call, bound: str) -> LLMProviderError:
+        seconds = getattr(call.config, bound)
+        return self._provider.named(
+            LLMProviderTimeoutError(f"the call took longer than its {bound} ({seconds} s)", code=bound)
+        )
+
+    def _transport(self, url: str) -> Any:
+        kept = self._transports.get(scope())
+        if kept is None:
+            kept = self._transports[scope()] = _AsyncKept(transport_for(url))
+            kept.closer = close_at_end(kept.transport.close)
+        return kept.transport
+
+    def _read(self, response: httpx.Response, limit: int, deadline: float | None) -> bytes:
+        """Return the whole body, decompressed, and release the connection; raises for one over `limit` bytes."""
+        wire = response.extensions.get("network_stream")
+        if deadline is not None and hasattr(wire, "deadline"):
+            wire.deadline = deadline
+        pieces: list[bytes] = []
+        size = 0
+        failure = None
+        try:
+            for piece in response.iter_bytes():
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
+                    break
+        except Exception as error:
+            failure = error_from_exception(error)
+            if failure is None:
+                raise
+        finally:
+            with shield():
+                response.close()
+        if failure:
+            raise self._named(failure, response)
+        return b"".join(pieces)
+
+    def _error(self, response: httpx.Response, retries: Retries) -> LLMProviderError:
+        """Return the exception for a status that is no success, with what its body says."""
+        try:
+            body = self._read(response, ERROR_BODY_BYTES, retries.deadline)
+        except LLMProviderError:
+            body = b""
+        error = error_from_response(response.status_code, response.headers, body, now=time.time())
+        return self._provider.named(error)
+
+    def _named(self, error: LLMProviderError, response: httpx.Response) -> LLMProviderError:
+        error.request_id = error.request_id or request_id(response.headers)
+        return self._provider.named(error)
+
+    def _metadata(
+        self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries
+    ) -> dict[str, Any]:
+        headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
+        return {
+            "wire_format": self._provider.wire_format(call.api_type).name,
+            "adjustments": request.adjustments,
+            "attempts": retries.attempts,
+            "request_id": request_id(headers),
+            "headers": headers,
+        }
+
+
+class _AsyncKept:
+    """The connections of one event loop, and what closes them when it ends."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+        self.closer: Any = None
+
+    def close(self) -> None:
+        self.transport.close()
+        if self.closer:
+            self.closer.close()
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return decode_json(body)
+    except ValueError as error:
+        text = body.decode("utf-8", "replace").strip()
+        told = f"the answer is not JSON ({error}): {excerpt(text, 200)}" if text else "the answer is empty"
+        raise LLMProviderServerError(told, body=excerpt(text)) from None

@@ -1,0 +1,150 @@
+# One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
+"""The provider that people use. Floor 6."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Unpack, overload
+
+from ..call import CallOptions
+from ..config import APIType, LLMConfig, StreamMode
+from ..messages import Message
+from ..provider import HTTPProvider
+from ..response import LLMResponse
+from ..specs import ProviderSpec
+from .exchange import SyncExchange
+from .stream import SyncStream
+
+__all__ = ["SyncProvider"]
+
+Prompt = str | Sequence[Mapping[str, Any] | Message]
+
+
+class SyncProvider(HTTPProvider):
+    """A service and a model to ask, with its connections.
+
+    with SyncProvider(LLMConfig(model_name="gpt-4o"), provider_type="openai") as provider:
+        response = provider.execute("What is a monad?")
+        print(response.content)
+
+    One provider may be shared by many tasks. `provider_type` is the name of a service (None:
+    DEFAULT_LLM_PROVIDER, else openai); `spec` describes one that is not registered. `http_client` is a client of
+    yours to send with: it is not closed, and its own limits and proxies hold. Without the `with` block, connections
+    stay open for reuse until `close()`, or until the event loop ends.
+
+    The keywords of each call override the settings; see `CallOptions`. Each call raises an `LLMProviderError`.
+    """
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        api_key: str | None = None,
+        *,
+        provider_type: str | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        spec: ProviderSpec | None = None,
+    ) -> None:
+        super().__init__(config, api_key, provider_type=provider_type, base_url=base_url, spec=spec)
+        self._exchange = SyncExchange(self, http_client)
+
+    def __enter__(self) -> SyncProvider:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the provider can be used again and opens new ones."""
+        self._exchange.close()
+
+    @overload
+    def execute(
+        self,
+        prompt: Prompt,
+        system_prompt: str | None = None,
+        *,
+        stream_mode: Literal[StreamMode.ENABLED, "enabled"],
+        **options: Unpack[CallOptions],
+    ) -> SyncStream: ...
+    @overload
+    def execute(
+        self,
+        prompt: Prompt,
+        system_prompt: str | None = None,
+        *,
+        stream_mode: Literal[StreamMode.DISABLED, StreamMode.AUTO, "disabled", "auto"] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> LLMResponse: ...
+    def execute(
+        self, prompt: Prompt, system_prompt: str | None = None, *, stream_mode: Any = None, **options: Any
+    ) -> LLMResponse | SyncStream:
+        """Answer a prompt, or a list of messages, through the API of the configured `api_type`.
+
+        Returns an `LLMResponse`, or an `SyncStream` where `stream_mode` is ENABLED (None: as configured).
+        """
+        if stream_mode is not None:
+            options["stream_mode"] = stream_mode
+        return self._answer(prompt, system_prompt=system_prompt, **options)
+
+    def execute_chat_completion(
+        self, messages: Prompt, system_prompt: str | None = None, **options: Unpack[CallOptions]
+    ) -> LLMResponse:
+        """Answer a list of messages, whatever `api_type` is configured."""
+        return self._whole_answer(messages, system_prompt, APIType.CHAT_COMPLETION, **options)
+
+    def execute_responses_api(
+        self,
+        input_message: Prompt,
+        instructions: str | None = None,
+        previous_response_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> LLMResponse:
+        """Answer through the Responses API, whatever `api_type` is configured.
+
+        `previous_response_id` continues an answer that the service has stored; its instructions do not carry over.
+        """
+        return self._whole_answer(
+            input_message, instructions, APIType.RESPONSES, previous_response_id=previous_response_id, **options
+        )
+
+    def stream(
+        self,
+        prompt: Prompt,
+        system_prompt: str | None = None,
+        *,
+        previous_response_id: str | None = None,
+        **options: Unpack[CallOptions],
+    ) -> SyncStream:
+        """Return the answer as a stream; a plain method, so `with provider.stream(…)` needs no await.
+
+        Nothing is sent before the stream is entered or read.
+        """
+        keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.ENABLED}
+        call = self.make_call(
+            prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
+        )
+        return SyncStream(self._exchange, self, call)
+
+    def _whole_answer(
+        self, prompt: Prompt, system_prompt: str | None, api_type: APIType, **options: Any
+    ) -> LLMResponse:
+        options["api_type"] = api_type
+        if self.config.stream_mode is StreamMode.ENABLED:
+            options["stream_mode"] = StreamMode.AUTO
+        answer = self._answer(prompt, system_prompt=system_prompt, **options)
+        assert isinstance(answer, LLMResponse)
+        return answer
+
+    def _answer(self, prompt: Prompt, **keywords: Any) -> LLMResponse | SyncStream:
+        call = self.make_call(prompt, **keywords)
+        if not call.stream:
+            return self._exchange.complete(call)
+        stream = SyncStream(self._exchange, self, call)
+        if call.config.stream_mode is StreamMode.ENABLED:
+            return stream
+        with stream:
+            return stream.response()

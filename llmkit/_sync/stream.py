@@ -1,0 +1,157 @@
+# One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
+"""An answer while it arrives. Floor 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Iterator
+from types import TracebackType
+
+from ..call import Call
+from ..errors import LLMProviderError, LLMProviderStreamError
+from ..events import Event, TextDelta
+from ..provider import HTTPProvider
+from ..response import LLMResponse, ResponseBuilder
+from ._backend import close_soon
+from .exchange import SyncExchange
+from .reader import SyncEventReader
+
+__all__ = ["SyncStream"]
+
+
+class SyncStream:
+    """An answer while it arrives: iterate over it for the text, over `events()` for everything.
+
+    with provider.stream("Tell me a story") as stream:
+        for text in stream:
+            print(text, end="", flush=True)
+        response = stream.response()
+
+    The request is sent when the stream is entered or first read. Leaving the `with` block, `close()`, and a bare
+    `break` out of the loop where there is no `with` block, release the connection. Once the first event was read,
+    nothing is tried again: an error then carries the answer so far as `partial`.
+    """
+
+    def __init__(self, exchange: SyncExchange, provider: HTTPProvider, call: Call) -> None:
+        self._exchange = exchange
+        self._provider = provider
+        self._call = call
+        self._reader: SyncEventReader | None = None
+        self._builder = ResponseBuilder()
+        self._unread: Iterator[Event] = iter(())
+        self._entered = False
+
+    def __enter__(self) -> SyncStream:
+        self._entered = True
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[str]:
+        return _AsyncTexts(self)
+
+    def events(self) -> Iterator[Event]:
+        """Iterate over the typed events that are still unread."""
+        return _AsyncEvents(self)
+
+    def response(self) -> LLMResponse:
+        """Read what is left and return the whole answer.
+
+        Raises LLMProviderStreamError where the stream was closed before its end, with the answer so far.
+        """
+        while self._next_events():
+            pass
+        if self._reader and not self._reader.decoder.finished:
+            raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
+        return self._built()
+
+    def close(self) -> None:
+        """Release the connection; before the end of the answer this stops its generation. Safe to call twice."""
+        if self._reader:
+            self._reader.close()
+
+    def __del__(self) -> None:
+        reader = getattr(self, "_reader", None)
+        if reader and not reader.closed:
+            close_soon(reader.close)
+
+    def _open(self) -> SyncEventReader:
+        if self._reader is None:
+            self._reader = self._exchange.open(self._call)
+        return self._reader
+
+    def _next_events(self) -> bool:
+        """Read on; return False at the end. Raises, with `partial`, what ends the answer before its time."""
+        reader = self._open()
+        try:
+            events = reader.read()
+        except LLMProviderError as error:
+            raise self._with_partial(error) from None
+        if events:
+            self._builder.extend(events)
+            self._unread = iter(events)
+            return True
+        return False
+
+    def _left_by_break(self) -> None:
+        if not self._entered and self._reader and not self._reader.closed:
+            close_soon(self._reader.close)
+
+    def _built(self) -> LLMResponse:
+        wire_format = self._provider.wire_format(self._call.api_type)
+        answer = self._builder.build(self._provider.issuer(self._call, wire_format), self._call.api_type)
+        if self._reader:
+            answer.metadata = {**self._reader.metadata, "raw": self._reader.decoder.raw}
+        return answer
+
+    def _with_partial(self, error: LLMProviderError) -> LLMProviderError:
+        error.partial = self._built()
+        if self._reader:
+            error.request_id = error.request_id or self._reader.metadata["request_id"]
+        return self._provider.named(error)
+
+
+class _AsyncEvents:
+    """Iterates over events; an object, not a generator, so that a `break` leaves nothing suspended."""
+
+    def __init__(self, stream: SyncStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> _AsyncEvents:
+        return self
+
+    def __next__(self) -> Event:
+        stream = self._stream
+        while True:
+            for event in stream._unread:
+                return event
+            if not stream._next_events():
+                raise StopIteration
+
+    def __del__(self) -> None:
+        self._stream._left_by_break()
+
+
+class _AsyncTexts:
+    """Iterates over the pieces of text."""
+
+    def __init__(self, stream: SyncStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> _AsyncTexts:
+        return self
+
+    def __next__(self) -> str:
+        stream = self._stream
+        while True:
+            for event in stream._unread:
+                if type(event) is TextDelta:
+                    return event.text
+            if not stream._next_events():
+                raise StopIteration
+
+    def __del__(self) -> None:
+        self._stream._left_by_break()
