@@ -67,66 +67,95 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Module → the names that it gives to the package.
+__all__ = [
+    "APIType",
+    "AsyncProvider",
+    "AsyncStream",
+    "Audio",
+    "CallOptions",
+    "Dialect",
+    "Event",
+    "File",
+    "Finish",
+    "FinishReason",
+    "Image",
+    "LLMConfig",
+    "LLMProvider",
+    "LLMProviderAuthenticationError",
+    "LLMProviderBadRequestError",
+    "LLMProviderConfigurationError",
+    "LLMProviderConnectionError",
+    "LLMProviderContentFilterError",
+    "LLMProviderError",
+    "LLMProviderNotFoundError",
+    "LLMProviderOverloadedError",
+    "LLMProviderPermissionError",
+    "LLMProviderQuotaError",
+    "LLMProviderRateLimitError",
+    "LLMProviderServerError",
+    "LLMProviderStreamError",
+    "LLMProviderTimeoutError",
+    "LLMProviderTokenLimitError",
+    "LLMProviderUnsupportedOperationError",
+    "LLMResponse",
+    "Message",
+    "NativePart",
+    "ProviderSpec",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "RequestPreview",
+    "ResponseStart",
+    "StreamMode",
+    "SyncProvider",
+    "SyncStream",
+    "Text",
+    "TextDelta",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "UnknownEvent",
+    "Usage",
+    "UsageReport",
+    "__version__",
+    "clear_provider_cache",
+    "create_llm_provider",
+    "create_sync_llm_provider",
+    "get_cached_provider",
+    "get_cached_sync_provider",
+    "register_provider",
+]
+
+# Module → the names that it gives to the package; a test compares them with the imports above.
 _MODULES = {
-    "_async.provider": ("AsyncProvider",),
-    "_async.stream": ("AsyncStream",),
-    "_sync.provider": ("SyncProvider",),
-    "_sync.stream": ("SyncStream",),
-    "call": ("CallOptions",),
-    "config": ("APIType", "LLMConfig", "StreamMode"),
+    "_async.provider": "AsyncProvider",
+    "_async.stream": "AsyncStream",
+    "_sync.provider": "SyncProvider",
+    "_sync.stream": "SyncStream",
+    "call": "CallOptions",
+    "config": "APIType LLMConfig StreamMode",
     "errors": (
-        "LLMProviderAuthenticationError",
-        "LLMProviderBadRequestError",
-        "LLMProviderConfigurationError",
-        "LLMProviderConnectionError",
-        "LLMProviderContentFilterError",
-        "LLMProviderError",
-        "LLMProviderNotFoundError",
-        "LLMProviderOverloadedError",
-        "LLMProviderPermissionError",
-        "LLMProviderQuotaError",
-        "LLMProviderRateLimitError",
-        "LLMProviderServerError",
-        "LLMProviderStreamError",
-        "LLMProviderTimeoutError",
-        "LLMProviderTokenLimitError",
-        "LLMProviderUnsupportedOperationError",
+        "LLMProviderAuthenticationError LLMProviderBadRequestError LLMProviderConfigurationError "
+        "LLMProviderConnectionError LLMProviderContentFilterError LLMProviderError "
+        "LLMProviderNotFoundError LLMProviderOverloadedError LLMProviderPermissionError "
+        "LLMProviderQuotaError LLMProviderRateLimitError LLMProviderServerError LLMProviderStreamError "
+        "LLMProviderTimeoutError LLMProviderTokenLimitError LLMProviderUnsupportedOperationError"
     ),
     "events": (
-        "Event",
-        "Finish",
-        "NativePart",
-        "ReasoningDelta",
-        "RefusalDelta",
-        "ResponseStart",
-        "TextDelta",
-        "ToolCallDelta",
-        "UnknownEvent",
-        "Usage",
-        "UsageReport",
+        "Event Finish NativePart ReasoningDelta RefusalDelta ResponseStart TextDelta ToolCallDelta "
+        "UnknownEvent Usage UsageReport"
     ),
     "factory": (
-        "clear_provider_cache",
-        "create_llm_provider",
-        "create_sync_llm_provider",
-        "get_cached_provider",
-        "get_cached_sync_provider",
-        "register_provider",
+        "clear_provider_cache create_llm_provider create_sync_llm_provider get_cached_provider "
+        "get_cached_sync_provider register_provider"
     ),
-    "messages": ("Audio", "File", "Image", "Message", "Text"),
-    "provider": ("LLMProvider", "RequestPreview"),
-    "response": ("FinishReason", "LLMResponse", "ToolCall"),
-    "specs": ("ProviderSpec",),
-    "tools": ("Tool",),
-    "wire": ("Dialect",),
+    "messages": "Audio File Image Message Text",
+    "provider": "LLMProvider RequestPreview",
+    "response": "FinishReason LLMResponse ToolCall",
+    "specs": "ProviderSpec",
+    "tools": "Tool",
+    "wire": "Dialect",
 }
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [  # noqa: PLE0604 - one list serves the lazy loading and the exports; a test compares them
-    *_HOMES,
-    "__version__",
-]
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

@@ -161,8 +161,8 @@ class LLMConfig:
 
     def replace(self, **settings: Any) -> LLMConfig:
         """Return a copy with other settings; those that the caller had set stay told apart from the defaults."""
-        kept = {name: getattr(self, name) for name in self.explicit}
-        return type(self)(**({"model_name": self.model_name} | kept | settings))
+        kept: dict[str, Any] = {name: getattr(self, name) for name in ("model_name", *self.explicit)}
+        return type(self)(**{**kept, **settings})
 
     def with_default(self, name: str, value: Any) -> LLMConfig:
         """Return a copy in which `name` has a better default, or `self` where the caller had set it."""

@@ -81,6 +81,9 @@ class LLMProviderError(Exception):
         self.attempts: tuple[Attempt, ...] = ()
         self.partial: LLMResponse | None = None
 
+    def __str__(self) -> str:
+        return f"{self.provider}: {self.message}" if self.provider else self.message
+
     @property
     def message(self) -> str:
         """What happened, with which value, and what to do."""

@@ -90,7 +90,8 @@ class AsyncExchange:
                 raise
         # tenacity takes longer to import than a request to send: it is loaded once something has failed.
         await sleep(retries.wait)
-        return await retrying(retries)(attempt)
+        result: Result = await retrying(retries)(attempt)
+        return result
 
     async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = await self._send(call, retries)
@@ -185,12 +186,12 @@ class AsyncExchange:
 
     async def _read(self, response: httpx.Response, limit: int, deadline: float | None) -> bytes:
         """Return the whole body, decompressed, and release the connection; raises for one over `limit` bytes."""
-        wire = response.extensions.get("network_stream")
+        wire: Any = response.extensions.get("network_stream")
         if deadline is not None and hasattr(wire, "deadline"):
             wire.deadline = deadline
         pieces: list[bytes] = []
         size = 0
-        failure = None
+        failure: LLMProviderError | None = None
         try:
             async for piece in response.aiter_bytes():
                 pieces.append(piece)

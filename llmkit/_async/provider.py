@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
@@ -94,7 +94,7 @@ class AsyncProvider(HTTPProvider):
         self, messages: Prompt, system_prompt: str | None = None, **options: Unpack[CallOptions]
     ) -> LLMResponse:
         """Answer a list of messages, whatever `api_type` is configured."""
-        return await self._whole_answer(messages, system_prompt, APIType.CHAT_COMPLETION, **options)
+        return await self._whole_answer(messages, {**options, "system_prompt": system_prompt}, APIType.CHAT_COMPLETION)
 
     async def execute_responses_api(
         self,
@@ -107,9 +107,8 @@ class AsyncProvider(HTTPProvider):
 
         `previous_response_id` continues an answer that the service has stored; its instructions do not carry over.
         """
-        return await self._whole_answer(
-            input_message, instructions, APIType.RESPONSES, previous_response_id=previous_response_id, **options
-        )
+        keywords = {**options, "system_prompt": instructions, "previous_response_id": previous_response_id}
+        return await self._whole_answer(input_message, keywords, APIType.RESPONSES)
 
     def stream(
         self,
@@ -129,15 +128,12 @@ class AsyncProvider(HTTPProvider):
         )
         return AsyncStream(self._exchange, self, call)
 
-    async def _whole_answer(
-        self, prompt: Prompt, system_prompt: str | None, api_type: APIType, **options: Any
-    ) -> LLMResponse:
-        options["api_type"] = api_type
+    async def _whole_answer(self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType) -> LLMResponse:
+        keywords["api_type"] = api_type
         if self.config.stream_mode is StreamMode.ENABLED:
-            options["stream_mode"] = StreamMode.AUTO
-        answer = await self._answer(prompt, system_prompt=system_prompt, **options)
-        assert isinstance(answer, LLMResponse)
-        return answer
+            keywords["stream_mode"] = StreamMode.AUTO
+        answer: Any = await self._answer(prompt, **keywords)
+        return cast("LLMResponse", answer)
 
     async def _answer(self, prompt: Prompt, **keywords: Any) -> LLMResponse | AsyncStream:
         call = self.make_call(prompt, **keywords)

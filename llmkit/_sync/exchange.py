@@ -90,7 +90,8 @@ class SyncExchange:
                 raise
         # tenacity takes longer to import than a request to send: it is loaded once something has failed.
         sleep(retries.wait)
-        return retrying(retries)(attempt)
+        result: Result = retrying(retries)(attempt)
+        return result
 
     def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = self._send(call, retries)
@@ -185,12 +186,12 @@ class SyncExchange:
 
     def _read(self, response: httpx.Response, limit: int, deadline: float | None) -> bytes:
         """Return the whole body, decompressed, and release the connection; raises for one over `limit` bytes."""
-        wire = response.extensions.get("network_stream")
+        wire: Any = response.extensions.get("network_stream")
         if deadline is not None and hasattr(wire, "deadline"):
             wire.deadline = deadline
         pieces: list[bytes] = []
         size = 0
-        failure = None
+        failure: LLMProviderError | None = None
         try:
             for piece in response.iter_bytes():
                 pieces.append(piece)
