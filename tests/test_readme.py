@@ -1,0 +1,69 @@
+"""The README's code runs, and passes the type checker."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit import factory, specs
+
+from .answers import ChatCompletions, Responses
+from .server import Reply, Request, Server, json_reply, stream_reply
+
+PROJECT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```python\n(.*?)^```", (PROJECT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def answer(request: Request) -> Reply:
+    """Answer like the service: with a call where a tool was offered, else with text."""
+    api = ChatCompletions() if request.path.endswith("/chat/completions") else Responses()
+    if request.body.get("stream"):
+        return stream_reply(api.stream("Once upon", " a time"))
+    messages = request.body.get("messages", [])
+    if request.body.get("tools") and messages[-1]["role"] == "user":
+        return json_reply(api.plain(None, finish="tool_calls", calls=[("get_weather", '{"city": "Oslo"}')]))
+    return json_reply(api.plain("Bonjour!"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(factory, "_classes", {})
+    monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
+    with Server(default=answer) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        yield server
+
+
+def test_the_code_of_the_readme_runs(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec", dont_inherit=True), namespace)
+    asyncio.run(namespace["main"]())
+    printed = capsys.readouterr().out
+    assert printed.startswith("Bonjour!\nOnce upon a time")
+    assert all(request.headers["authorization"] == "Bearer sk-test" for request in server.requests)
+    assert "Sunny in Oslo" in str(server.bodies)
+    namespace["provider"].close()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed: make check")
+def test_the_code_of_the_readme_passes_the_type_checker(tmp_path: Path) -> None:
+    # The blocks are one program, in which later ones build on earlier ones.
+    (tmp_path / "readme.py").write_text("\n".join(BLOCKS), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(tmp_path / "readme.py")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
