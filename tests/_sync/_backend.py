@@ -1,0 +1,47 @@
+"""What the tests need of the blocking world. Written by hand, as is its twin `_async/_backend.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from llmkit import SyncProvider, create_sync_llm_provider
+from llmkit._sync._backend import httpx
+
+from ..answers import Api
+from ..server import PATIENCE, Server
+
+__all__ = ["KEY", "Client", "OtherClient", "in_thread", "make_local_provider", "make_provider", "run_together"]
+
+KEY = "sk-test-0123456789abcdef"
+Client = httpx.Client
+OtherClient = httpx.AsyncClient
+
+
+def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function`: in the blocking world nothing else is held up meanwhile."""
+    return function(*arguments)
+
+
+def make_provider(server: Server, api: Api, **settings: Any) -> SyncProvider:
+    """Return a provider that talks to the server through the API."""
+    own: dict[str, Any] = {
+        "model_name": "gpt-4o",
+        "api_key": KEY,
+        "base_url": server.base_url,
+        "api_type": api.api_type,
+    }
+    own |= {"timeout": PATIENCE, "idle_timeout": PATIENCE}
+    return create_sync_llm_provider("openai", **own | settings)
+
+
+def make_local_provider(**settings: Any) -> SyncProvider:
+    """Return a provider of the small model on this machine."""
+    return create_sync_llm_provider("local", **{"temperature": 0.0} | settings)
+
+
+def run_together(*functions: Callable[[], Any]) -> list[Any]:
+    """Call all functions at the same time, each in a thread, and return what they return, in their order."""
+    with ThreadPoolExecutor(len(functions)) as threads:
+        return list(threads.map(lambda function: function(), functions))
