@@ -163,11 +163,15 @@ def error_in_text(body: bytes, is_whole: bool) -> LLMProviderError | None:
         decoded = decode_json(last)
     except ValueError:
         decoded = None
-    if isinstance(decoded, (dict, list)) and decoded and (is_whole or "error" in last):
+    first = decoded[0] if isinstance(decoded, list) and decoded else decoded
+    if isinstance(first, dict) and first.get("error"):
         return error_from_body(decoded)
     if is_whole:
         told = f"it begins with {excerpt(text, 200)!r}" if text else "it is empty"
-        return LLMProviderServerError(f"the service sent no stream of events: {told}", body=excerpt(text))
+        error = LLMProviderServerError(f"the service sent no stream of events: {told}", body=excerpt(text))
+        # A whole answer in another form is paid for: asking again would only cost again.
+        error.should_retry = False if decoded is not None else None
+        return error
     return None
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import respx
 
-from llmkit import Image, Message, SyncProvider, Text, Tool, create_sync_llm_provider
+from llmkit import Image, LLMProviderServerError, Message, SyncProvider, Text, Tool, create_sync_llm_provider
 
 from .answers import ChatCompletions, Responses
 
@@ -43,7 +43,8 @@ def test_the_headers(provider: SyncProvider, routes: respx.MockRouter) -> None:
     assert headers["content-type"] == headers["accept"] == "application/json"
     # The caller's client keeps its own headers.
     assert (headers["openai-project"], headers["x-team"]) == ("p1", "blue")
-    list(provider.stream("Hello"))
+    with pytest.raises(LLMProviderServerError, match="no stream of events: it begins with '{"):
+        list(provider.stream("Hello"))
     assert sent(routes)[0]["accept"] == "text/event-stream"
 
 
