@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import LLMConfig
-from ..errors import LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
+from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
 from ..sse import EventTooLargeError, ServerSentEventParser
@@ -50,7 +50,7 @@ class SyncEventReader:
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
         self._pieces: Iterator[bytes] = _pieces(response)
-        self._last_event = time.monotonic()
+        self._waiting_since = 0.0
         self._rest = b""
         self._seen_event = False
         self._failure: LLMProviderError | None = None
@@ -70,13 +70,14 @@ class SyncEventReader:
         if self._ahead:
             ahead, self._ahead = self._ahead, []
             return ahead
+        # What the caller takes to handle an event is no wait for the next one.
+        self._waiting_since = time.monotonic()
         while not self.closed:
             piece = self._next_piece()
             events = self._decode(piece)
             if self._failure or self.decoder.finished:
                 self._finish(piece)
             if events:
-                self._last_event = time.monotonic()
                 return events
         if self._failure:
             raise self._failure
@@ -99,6 +100,9 @@ class SyncEventReader:
             self._rest = piece if piece else self._rest
             if not piece and not self.decoder.failure and not self.decoder.finished:
                 events += self.decoder.end(self._parser.close())
+                if self.decoder.finished:
+                    # The answer was complete before its connection broke.
+                    self._failure = None
         except EventTooLargeError as error:
             self._failure = self._failure or LLMProviderStreamError(str(error))
         if self._parser.invalid_utf8 and not self._failure:
@@ -113,7 +117,7 @@ class SyncEventReader:
     def _next_piece(self) -> bytes:
         """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""
         now = time.monotonic()
-        bounds = {"idle_timeout": self._last_event + self._config.idle_timeout, "deadline": self._deadline}
+        bounds = {"idle_timeout": self._waiting_since + self._config.idle_timeout, "deadline": self._deadline}
         bound, until = min(((name, at) for name, at in bounds.items() if at is not None), key=lambda pair: pair[1])
         if now >= until:
             self._failure = self._too_late(bound)
@@ -127,9 +131,11 @@ class SyncEventReader:
             if failure is None:
                 raise
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
-        late = isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= until
-        complete = self.decoder.end(None) is not None and self.decoder.finished
-        self._failure = None if complete else self._too_late(bound) if late else failure
+        if isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= until:
+            failure = self._too_late(bound)
+        elif isinstance(failure, LLMProviderConnectionError) and self._seen_event:
+            failure = LLMProviderStreamError(f"the stream was cut: {failure.message}", code=failure.code)
+        self._failure = failure
         return b""
 
     def _too_late(self, bound: str) -> LLMProviderError:

@@ -64,6 +64,7 @@ class SyncStream:
         """
         while self._next_events():
             pass
+        self._unread = iter(())
         if self._reader and not self._reader.decoder.finished:
             raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
         return self._built()
