@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 QUESTIONS = {
     APIType.CHAT_COMPLETION: "What is 2+2?",
-    APIType.RESPONSES: "What color is the sky on a clear day?",
+    APIType.RESPONSES: "Name the three primary colors.",
 }
 SETTINGS: dict[str, Any] = {"max_tokens": 60}
 
