@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict, get_args
 
 from .errors import LLMProviderConfigurationError
@@ -17,7 +17,7 @@ __all__ = ["APIType", "LLMConfig", "ReasoningEffort", "Settings", "StreamMode", 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class APIType(str, Enum):
+class APIType(StrEnum):
     """Which of a service's two kinds of API answers `execute`.
 
     `CHAT_COMPLETION` is messages in, message out, in the service's own format (OpenAI's Chat Completions,
@@ -28,7 +28,7 @@ class APIType(str, Enum):
     RESPONSES = "responses"
 
 
-class StreamMode(str, Enum):
+class StreamMode(StrEnum):
     """How `execute` answers.
 
     `DISABLED`: one request, one `LLMResponse`. `ENABLED`: a stream. `AUTO`: an `LLMResponse` that travels as a
@@ -213,7 +213,7 @@ def _dotenv() -> Mapping[str, str | None]:
     return _dotenv_cache[1]
 
 
-def _member(name: str, kind: type[Enum], value: Any) -> Enum:
+def _member(name: str, kind: type[StrEnum], value: Any) -> StrEnum:
     try:
         return kind(value)
     except ValueError:

@@ -313,7 +313,9 @@ def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
     """Return the base URL from the argument, the spec's variable or the spec; "" where the spec launches a server."""
     found = base_url or (spec.base_url_variable and environment(spec.base_url_variable)) or spec.base_url
     if not found and not spec.launch:
-        raise LLMProviderConfigurationError(f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name)
+        raise LLMProviderConfigurationError(
+            f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name
+        )
     return found
 
 

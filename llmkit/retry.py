@@ -65,7 +65,9 @@ class Retries:
     `deadline` is the moment, on the caller's monotonic clock, after which no new try may begin (None: no bound).
     """
 
-    def __init__(self, config: LLMConfig, budget: RetryBudget, deadline: float | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: LLMConfig, budget: RetryBudget, deadline: float | None, clock: Callable[[], float]
+    ) -> None:
         self._config = config
         self._budget = budget
         self.deadline = deadline

@@ -57,7 +57,7 @@ class ProviderSpec:
     key_optional: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     formats: Mapping[APIType, Callable[[], WireFormat]] = field(default_factory=lambda: CHAT)
-    dialect: Dialect = Dialect()
+    dialect: Dialect = field(default_factory=Dialect)
     default_model: str | None = None
     context_windows: Mapping[str, int] = field(default_factory=dict)
     launch: Callable[[str], str] | None = None

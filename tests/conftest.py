@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,10 +15,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hide the keys, proxies, defaults and the `.env` file of whoever runs the tests."""
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_proxy", "_PROXY", "_BASE_URL")) or name.startswith("DEFAULT_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path_factory.getbasetemp())
-    yield

@@ -23,11 +23,12 @@ from llmkit import (
     clear_provider_cache,
     create_llm_provider,
     create_sync_llm_provider,
+    factory,
     get_cached_provider,
     get_cached_sync_provider,
     register_provider,
+    specs,
 )
-from llmkit import factory, specs
 
 KEY = "sk-test-0123456789"
 
@@ -148,7 +149,9 @@ class TestFactory:
         for create in (create_llm_provider, create_sync_llm_provider):
             preview = create("acme", model_name="m", api_key=KEY).build_request("Hello")
             assert preview.url == "https://llm.example.com/v1/chat/completions"
-        with pytest.raises(LLMProviderUnsupportedOperationError, match="has no responses API; api_type can be chat_comp"):
+        with pytest.raises(
+            LLMProviderUnsupportedOperationError, match="has no responses API; api_type can be chat_comp"
+        ):
             create_sync_llm_provider("acme", model_name="m", api_key=KEY, api_type="responses").build_request("Hello")
 
 

@@ -43,7 +43,7 @@ def test_the_headers(provider: SyncProvider, routes: respx.MockRouter) -> None:
     assert headers["content-type"] == headers["accept"] == "application/json"
     # The caller's client keeps its own headers.
     assert (headers["openai-project"], headers["x-team"]) == ("p1", "blue")
-    with pytest.raises(LLMProviderServerError, match="no stream of events: it begins with '{"):
+    with pytest.raises(LLMProviderServerError, match=r"no stream of events: it begins with '\{"):
         list(provider.stream("Hello"))
     assert sent(routes)[0]["accept"] == "text/event-stream"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llmkit
 
-SCRIPT = '''
+SCRIPT = """
 import importlib, pathlib, pickle, sys
 
 class Forbidden:
@@ -49,7 +49,7 @@ except lm.LLMProviderBadRequestError as error:
     again = pickle.loads(pickle.dumps(error))
     print(type(again).__module__, again)
 print(provider.estimate_tokens("Hello") > 0, [name for name in sys.modules if name.split(".")[0] == "llmkit"])
-'''
+"""
 
 
 def test_a_copy_under_another_name_works(tmp_path: Path) -> None:

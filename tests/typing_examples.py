@@ -75,4 +75,6 @@ class CustomProvider(LLMProvider):
 
 
 register_provider("custom", CustomProvider)
-register_provider("acme", ProviderSpec(name="acme", base_url="https://llm.example.com/v1", key_variables=("ACME_API_KEY",)))
+register_provider(
+    "acme", ProviderSpec(name="acme", base_url="https://llm.example.com/v1", key_variables=("ACME_API_KEY",))
+)
