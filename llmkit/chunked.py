@@ -26,21 +26,23 @@ class ChunkedDecoder:
     """Takes a chunked body as it comes, and gives at once what it carries, also of a chunk that is not yet whole.
 
     `complete` turns True with the size line of the last chunk. `rest` then holds the bytes after that line: the
-    trailer section, the empty line that ends the body, and whatever follows it.
+    trailer section, the empty line that ends the body, and whatever follows it. `failure` is what is wrong with the
+    body after the part that was given, or None; nothing more can be fed then.
     """
 
-    __slots__ = ("_held", "_left", "complete", "rest")
+    __slots__ = ("_held", "_left", "complete", "failure", "rest")
 
     def __init__(self) -> None:
         self.complete = False
         self.rest = b""
+        self.failure: ChunkedError | None = None
         # The line end that a chunk closes with and the size line after it are read as one; the first size line
         # has no chunk before it.
         self._held = b"\r\n"
         self._left = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Return the part of the body that `data` brought, b"" where it brought none; raises ChunkedError."""
+        """Return the part of the body that `data` brought, b"" where it brought none."""
         position = self._left
         length = len(data)
         if position >= length:
@@ -50,26 +52,26 @@ class ChunkedDecoder:
         if self._held:
             data = self._held + data
             length = len(data)
+        line_end = -1
         while position <= length:
             line_end = data.find(b"\r\n", position + 2)
             if line_end < 0:
                 break
             size = _size(data[position:line_end])
+            if size is None:
+                break
             start = line_end + 2
-            if not size:
+            if size == 0:
                 self.complete, self.rest = True, data[start:]
                 return b"".join(pieces)
             position = start + size
             pieces.append(data[start:position])
-        self._hold(data[position:])
         self._left = max(position - length, 0)
+        self._held = line = data[position:]
+        whole = position <= length and line_end >= 0
+        if whole or len(line) > LONGEST_SIZE_LINE or not b"\r\n".startswith(line[:2]):
+            self.failure = ChunkedError(f"illegal chunk header: {line[:80]!r}")
         return b"".join(pieces)
-
-    def _hold(self, line: bytes) -> None:
-        """Keep a size line that is not yet whole."""
-        if len(line) > LONGEST_SIZE_LINE or line[:2] != b"\r\n"[: len(line)]:
-            raise ChunkedError(f"illegal chunk header: {line[:80]!r}")
-        self._held = line
 
 
 def body_length(
@@ -88,13 +90,13 @@ def body_length(
 _sizes: dict[bytes, int] = {}
 
 
-def _size(line: bytes) -> int:
-    """Return the size that a size line states. The lines of a stream repeat: a look-up is cheaper than parsing."""
+def _size(line: bytes) -> int | None:
+    """Return the size that a size line states, None for a line of another kind.
+
+    The lines of a stream repeat: a look-up is cheaper than parsing.
+    """
     size = _sizes.get(line)
-    if size is None:
-        match = SIZE_LINE.fullmatch(line)
-        if match is None:
-            raise ChunkedError(f"illegal chunk header: {line[:80]!r}")
+    if size is None and (match := SIZE_LINE.fullmatch(line)):
         size = int(match[1], 16)
         if len(line) < 16 and len(_sizes) < REMEMBERED_LINES:
             _sizes[line] = size

@@ -1,4 +1,4 @@
-"""What I/O means in the async world, under asyncio and trio alike. Written by hand, as is its twin `_sync/_backend.py`."""
+"""What I/O means in the async world, asyncio and trio alike. Written by hand, as is its twin `_sync/_backend.py`."""
 
 from __future__ import annotations
 
@@ -66,11 +66,9 @@ def shield() -> contextlib.AbstractContextManager[Any]:
     return anyio.CancelScope(shield=True)
 
 
-def network_backend() -> NetworkBackend:
-    """Return what opens network connections under the running event loop."""
-    trio = type(scope()).__module__.startswith("trio.")
-    backend: NetworkBackend = (httpcore.TrioBackend if trio else httpcore.AnyIOBackend)()
-    return backend
+def network_backend() -> Any:
+    """Return the `NetworkBackend` that opens connections under the running event loop."""
+    return httpcore.TrioBackend() if type(scope()).__module__.startswith("trio.") else httpcore.AnyIOBackend()
 
 
 def handle(handler: Any, request: Any) -> Awaitable[Any]:

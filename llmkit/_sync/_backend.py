@@ -110,7 +110,7 @@ def handle(handler: Any, request: Any) -> Any:
 
 
 def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
-    """Return whether `stream` can be closed from here; wakes the thread that is reading or writing, which then closes it.
+    """Return whether `stream` can be closed from here; else the thread that uses it is woken, and closes it.
 
     Closing a socket does not wake the thread that waits for it, and its number may soon be another socket's. In a
     forked child no thread is left to wake, and the connection is still the parent's: only the child's copy is closed.
@@ -140,5 +140,5 @@ def close_soon(close: Callable[[], None]) -> None:
     close()
 
 
-def close_at_end(close: Callable[[], None]) -> None:
+def close_at_end(close: Callable[[], None]) -> Any:
     """Do nothing: the sockets of a process end with it."""

@@ -2,14 +2,18 @@
 
 Knows nothing of LLMs, or of who uses the connection.
 """
+# ruff: noqa: ASYNC109 (the signatures are httpcore's)
 
 from __future__ import annotations
 
+import contextlib
 import re
+import select
 import ssl
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
+from ..chunked import ChunkedError
 from ._backend import (
     HTTPConnection,
     NetworkBackend,
@@ -22,13 +26,22 @@ from ._backend import (
     shield,
 )
 
-__all__ = ["KEEPALIVE_SECONDS", "Origin", "Wire"]
+__all__ = ["ERRORS", "KEEPALIVE_SECONDS", "Origin", "Wire", "raise_as_httpx"]
 
 KEEPALIVE_SECONDS = 60.0
 READ_SIZE = 256 * 1024
+SEND_SIZE = 64 * 1024
 # A kept connection that the server had closed fails within a round trip. What fails later may have been worked on.
 STALE_SECONDS = 2.0
+# What httpcore's streams raise. TLS, names that are no names, and streams closed by another task add their own.
+BROKEN = (httpcore.NetworkError, httpcore.TimeoutException)
 HEAD_END = re.compile(rb"\n\r?\n")
+ERRORS: dict[type[BaseException], type[httpx.RequestError]] = {ChunkedError: httpx.RemoteProtocolError}
+for _name in ("Timeout", "Error"):
+    for _kind in ("Connect", "Read", "Write"):
+        ERRORS[getattr(httpcore, _kind + _name)] = getattr(httpx, _kind + _name)
+for _name in ("LocalProtocolError", "RemoteProtocolError", "UnsupportedProtocol"):
+    ERRORS[getattr(httpcore, _name)] = getattr(httpx, _name)
 
 Origin = tuple[bytes, bytes, int | None]
 
@@ -54,7 +67,7 @@ class Wire(NetworkBackend, NetworkStream):
         self.reused = False
         self._stream: NetworkStream | None = None
         self._home = scope()
-        self._busy = self._closed = False
+        self._busy = self._closed = self._ended = False
 
     def begin(self, deadline: float | None) -> None:
         """Prepare for the next request."""
@@ -62,6 +75,7 @@ class Wire(NetworkBackend, NetworkStream):
         self.unread = b""
         self._begun = monotonic()
         self._received = False
+        self._unsent = b""
         self._left: int | None = None
         self.expect_head(b"")
 
@@ -76,6 +90,10 @@ class Wire(NetworkBackend, NetworkStream):
         """Have h11 given a body of `length` bytes, or of all that comes."""
         self._in_head = False
         self._left = length
+
+    def is_reusable(self) -> bool:
+        """Return whether the next request may be sent, now that a response was read to its end."""
+        return self.connection.is_idle() and not self.unread and not self._ended
 
     def was_stale(self, error: httpx.TransportError) -> bool:
         """Return whether a request failed because the server had closed this kept connection before it came."""
@@ -94,44 +112,71 @@ class Wire(NetworkBackend, NetworkStream):
         self._connect_deadline = None if timeout is None else monotonic() + timeout
         try:
             stream = network_backend().connect_tcp(host, port, timeout, local_address, socket_options)
-        except (OSError, UnicodeError) as error:
+        except BROKEN:
+            raise
+        except Exception as error:
             raise httpcore.ConnectError(str(error)) from error
-        self._stream = stream
+        self._opened(stream)
         return self
+
+    def _opened(self, stream: NetworkStream) -> None:
+        self._stream = stream
+        # Asked for once: anyio takes long to tell.
+        self._socket = stream.get_extra_info("socket")
+        self._tls = stream.get_extra_info("ssl_object")
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> NetworkStream:
-        assert self._stream is not None
         try:
             timeout = _clipped(timeout, self._connect_deadline, httpcore.ConnectTimeout)
-            self._stream = self._stream.start_tls(ssl_context, server_hostname, timeout)
+            stream = self._use(httpcore.ConnectError)
+            self._opened(stream.start_tls(ssl_context, server_hostname, timeout))
         except BaseException as error:
+            self._busy = False
             with shield():
                 self.close()
-            if isinstance(error, OSError):
-                raise httpcore.ConnectError(str(error)) from error
-            raise
+            if not isinstance(error, Exception) or isinstance(error, BROKEN):
+                raise
+            raise httpcore.ConnectError(str(error)) from error
+        self._busy = False
         return self
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        timeout = _clipped(timeout, self.deadline, httpcore.WriteTimeout)
+        """Keep `buffer` to be sent before more is read or much more is written.
+
+        So head and body are sent as one, and what can go wrong goes wrong outside of the iteration over the body,
+        whose async generator nobody would close.
+        """
+        if buffer and len(self._unsent) > SEND_SIZE:
+            self._send()
+        self._unsent += buffer
+        self._write_timeout = timeout
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, b""
+        timeout = _clipped(self._write_timeout, self.deadline, httpcore.WriteTimeout)
         stream = self._use(httpcore.WriteError)
         try:
-            stream.write(buffer, timeout)
-        except OSError as error:
+            stream.write(unsent, timeout)
+        except BROKEN:
+            raise
+        except Exception as error:
             raise httpcore.WriteError(str(error)) from error
         finally:
             self._busy = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what h11 may see next."""
+        if self._unsent:
+            # As httpcore does: a server that refuses a request may answer before it has read all of it.
+            with contextlib.suppress(httpcore.WriteError):
+                self._send()
         if self._in_head:
             if self._head_deadline is None and timeout is not None:
                 self._head_deadline = monotonic() + timeout
-            data = self.take_unread() or self.receive(
-                _clipped(timeout, self._head_deadline, httpcore.ReadTimeout)
-            )
+            timeout = _clipped(timeout, self._head_deadline, httpcore.ReadTimeout)
+            data = self.take_unread() or self.receive(timeout)
             end = HEAD_END.search(self._tail + data)
             cut = len(data) if end is None else end.end() - len(self._tail)
             self._tail = b"" if end else (self._tail + data)[-2:]
@@ -155,18 +200,26 @@ class Wire(NetworkBackend, NetworkStream):
         stream = self._use(httpcore.ReadError)
         try:
             data = stream.read(READ_SIZE, timeout)
-        except OSError as error:
+        except BROKEN:
+            raise
+        except Exception as error:
             raise httpcore.ReadError(str(error)) from error
         finally:
             self._busy = False
+        if self._closed:
+            raise httpcore.ReadError("the connection was closed")
         if data:
             self._received = True
+        else:
+            self._ended = True
         return data
 
     def _use(self, failure: type[Exception]) -> NetworkStream:
         """Return the stream, marked as in use until `_busy` is reset."""
+        # In this order, so that a thread that closes at the same time sees one or the other.
         self._busy = True
         if self._closed or self._stream is None:
+            self._busy = False
             raise failure("the connection was closed")
         return self._stream
 
@@ -178,18 +231,31 @@ class Wire(NetworkBackend, NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if self._stream is None:
-            return info == "is_readable" or None
-        found = self._stream.get_extra_info(info)
-        if info == "is_readable" and not found:
-            # TLS may have taken the bytes from the socket already. A blocking SSLSocket takes no more than it gives.
-            tls = self._stream.get_extra_info("ssl_object")
-            if isinstance(tls, ssl.SSLObject):
-                try:
-                    tls.read(1)
-                except ssl.SSLError as error:
-                    return not isinstance(error, ssl.SSLWantReadError)
-                return True
-        return found
+            return None
+        return self._is_readable() if info == "is_readable" else self._stream.get_extra_info(info)
+
+    def _is_readable(self) -> bool:
+        """Return whether bytes or the end are there to be read."""
+        number = self._socket.fileno()
+        if number < 0 or _has_bytes(number):
+            return True
+        # TLS may have taken the bytes from the socket already. A blocking SSLSocket takes no more than it gives.
+        if isinstance(self._tls, ssl.SSLObject):
+            try:
+                self._tls.read(1)
+            except ssl.SSLError as error:
+                return not isinstance(error, ssl.SSLWantReadError)
+            return True
+        return False
+
+
+def _has_bytes(number: int) -> bool:
+    """Return whether a socket is readable. `select` has no place for numbers over 1,023, so `poll` is used if there."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _clipped(timeout: float | None, deadline: float | None, failure: type[Exception]) -> float | None:
@@ -200,3 +266,11 @@ def _clipped(timeout: float | None, deadline: float | None, failure: type[Except
     if left <= 0:
         raise failure("timed out")
     return left if timeout is None else min(left, timeout)
+
+
+def raise_as_httpx(error: BaseException, request: httpx.Request) -> NoReturn:
+    """Raise httpx's exception for httpcore's, and any other as it is."""
+    kind = ERRORS.get(type(error))
+    if kind is None:
+        raise error
+    raise kind(str(error), request=request) from error

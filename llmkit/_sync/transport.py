@@ -14,9 +14,9 @@ import os
 import ssl
 from collections import deque
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 
-from ..chunked import ChunkedDecoder, ChunkedError, body_length
+from ..chunked import ChunkedDecoder, body_length
 from ..network import environment_proxy, keep_alive_options, shared_tls_context
 from ._backend import (
     BaseTransport,
@@ -29,18 +29,12 @@ from ._backend import (
     httpx,
     shield,
 )
-from .connection import KEEPALIVE_SECONDS, Origin, Wire
+from .connection import ERRORS, KEEPALIVE_SECONDS, Origin, Wire, raise_as_httpx
 
 __all__ = ["SyncBody", "SyncTransport", "transport_for"]
 
 IDLE_CONNECTIONS = 1000
 CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
-ERRORS: dict[type[BaseException], type[httpx.RequestError]] = {ChunkedError: httpx.RemoteProtocolError}
-for _name in ("Timeout", "Error"):
-    for _kind in ("Connect", "Read", "Write"):
-        ERRORS[getattr(httpcore, _kind + _name)] = getattr(httpx, _kind + _name)
-for _name in ("LocalProtocolError", "RemoteProtocolError", "UnsupportedProtocol"):
-    ERRORS[getattr(httpcore, _name)] = getattr(httpx, _name)
 
 
 def transport_for(url: httpx.URL | str) -> BaseTransport:
@@ -107,9 +101,7 @@ class SyncTransport(BaseTransport):
         wires = list(self._active)
         while self._idle:
             wires += _emptied(self._idle.popitem()[1])
-        with shield():
-            for wire in wires:
-                wire.close()
+        _close(wires)
 
     def __del__(self) -> None:
         if not self._closed and any(self._idle.values()):
@@ -125,8 +117,7 @@ class SyncTransport(BaseTransport):
                 break
             if not wire.connection.has_expired():
                 return wire
-            with shield():
-                wire.close()
+            _close([wire])
         return None
 
     def _exchange(self, wire: Wire, request: httpx.Request) -> httpx.Response:
@@ -146,7 +137,7 @@ class SyncTransport(BaseTransport):
             answer: httpcore.Response = handle(wire.connection, core_request)
         except BaseException as error:
             self._drop(wire)
-            _raise(error, request)
+            raise_as_httpx(error, request)
         body = SyncBody(self, wire, request, answer)
         extensions = {**answer.extensions, "network_stream": body}
         return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=extensions)
@@ -154,31 +145,33 @@ class SyncTransport(BaseTransport):
     def _drop(self, wire: Wire) -> None:
         """Close a connection that is in use."""
         self._active.discard(wire)
-        with shield():
-            wire.close()
+        _close([wire])
 
     def _release(self, wire: Wire) -> None:
         """Take back a connection whose response was read to its end."""
         stack = self._idle.setdefault(wire.origin, deque())
         stale = []
-        if wire.unread or not wire.connection.is_idle() or len(stack) >= IDLE_CONNECTIONS:
-            stale.append(wire)
-        else:
-            wire.reused = True
-            stack.append(wire)
-        self._active.discard(wire)
         # Those that no request has needed for long stand at the bottom, where `_take_idle` may never come.
-        try:
+        with contextlib.suppress(IndexError):
             while (oldest := stack.popleft()).connection.has_expired():
                 stale.append(oldest)
             stack.appendleft(oldest)
-        except IndexError:
-            pass
+        if wire.is_reusable() and len(stack) < IDLE_CONNECTIONS:
+            wire.reused = True
+            stack.append(wire)
+        else:
+            stale.append(wire)
+        self._active.discard(wire)
         if self._closed:
             stale += _emptied(stack)
-        with shield():
-            for wire in stale:
-                wire.close()
+        if stale:
+            _close(stale)
+
+
+def _close(wires: list[Wire]) -> None:
+    with shield():
+        for wire in wires:
+            wire.close()
 
 
 class SyncBody(ByteStream):
@@ -189,9 +182,7 @@ class SyncBody(ByteStream):
     connection back for the next request; whatever else happens to it closes the connection.
     """
 
-    def __init__(
-        self, transport: SyncTransport, wire: Wire, request: httpx.Request, answer: httpcore.Response
-    ) -> None:
+    def __init__(self, transport: SyncTransport, wire: Wire, request: httpx.Request, answer: Any) -> None:
         self.deadline = wire.deadline
         self._transport = transport
         self._wire = wire
@@ -221,6 +212,8 @@ class SyncBody(ByteStream):
         try:
             decoder = self._decoder
             while decoder is not None:
+                if decoder.failure:
+                    raise decoder.failure
                 data = wire.take_unread() or wire.receive(self._timeout)
                 if not data:
                     raise httpcore.RemoteProtocolError(CUT)
@@ -232,16 +225,15 @@ class SyncBody(ByteStream):
                 if piece:
                     return piece
             if self._parts is None:
-                parts: Any = self._answer.stream
-                self._parts = parts.__iter__()
+                self._parts = self._answer.stream.__iter__()
             last: bytes = self._parts.__next__()
             return last
         except StopIteration:
             self._parts = None
         except BaseException as error:
             self._reading = False
-            self.close()
-            _raise(error, self._request)
+            self._abort()
+            raise_as_httpx(error, self._request)
         finally:
             self._reading = False
         self._end()
@@ -257,22 +249,30 @@ class SyncBody(ByteStream):
         except httpx.TransportError:
             pass
 
+    def get_extra_info(self, info: str) -> Any:
+        """Tell about the connection what httpcore's network streams tell: "server_addr", "ssl_object" …"""
+        return self._wire.get_extra_info(info)
+
     def close(self) -> None:
         """Close the connection unless the body was read to its end. May be called at any time, from anywhere, twice."""
-        if self._ended or self._closed:
-            return
+        if not self._ended and not self._closed:
+            self._abort()
+
+    def _abort(self) -> None:
         self._closed = True
         self._transport._drop(self._wire)
         parts, self._parts = self._parts, None
         if parts is not None and not self._reading:
-            with shield():
-                parts.close()
+            # To its end, which is near now: closing it would leave the generator within it to the garbage collector.
+            with shield(), contextlib.suppress(*ERRORS):
+                for _ in parts:
+                    pass
 
     def _end(self) -> None:
         try:
             self._answer.close()
         except BaseException:
-            self.close()
+            self._abort()
             raise
         self._ended = True
         self._transport._release(self._wire)
@@ -289,11 +289,3 @@ def _emptied(stack: deque[Wire]) -> list[Wire]:
         while True:
             wires.append(stack.pop())
     return wires
-
-
-def _raise(error: BaseException, request: httpx.Request) -> NoReturn:
-    """Raise httpx's exception for httpcore's, and any other as it is."""
-    kind = ERRORS.get(type(error))
-    if kind is None:
-        raise error
-    raise kind(str(error), request=request) from error
