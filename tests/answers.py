@@ -55,6 +55,10 @@ class ChatCompletions:
         """Return the event of a piece of text."""
         return self._chunk({"content": text})
 
+    def error(self, message: str, **fields: Any) -> bytes:
+        """Return the event of an error."""
+        return event(error_body(message, type=fields.get("code"), **fields))
+
     def sent_text(self, body: Any) -> str:
         """Return the last message of a request."""
         text: str = body["messages"][-1]["content"]
@@ -128,6 +132,10 @@ class Responses:
     def delta(self, text: str, position: int = 0) -> bytes:
         """Return the event of a piece of text."""
         return self._event("response.output_text.delta", output_index=position, content_index=0, delta=text)
+
+    def error(self, message: str, **fields: Any) -> bytes:
+        """Return the event of an error."""
+        return self._event("error", message=message, **{"code": None, "param": None, **fields})
 
     def sent_text(self, body: Any) -> str:
         """Return the last message of a request."""

@@ -135,7 +135,8 @@ class Server:
     """Listens on loopback while its `with` block runs.
 
     `script` holds the replies to come, in the order of the requests; `default` answers when it is used up. A reply
-    may also be a function of the `Request`. A request that nothing answers gets the status 418.
+    may also be a function of the `Request`. A request that nothing answers gets the status 418. `base_url` is what
+    to give to a provider.
     """
 
     def __init__(self, *script: Reply | Callable[[Request], Reply], default: Any = None) -> None:
@@ -147,16 +148,8 @@ class Server:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-
-    @property
-    def url(self) -> str:
-        """Where it listens; scheme, host and port."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    @property
-    def base_url(self) -> str:
-        """What to give to a provider."""
-        return f"{self.url}/v1"
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.base_url = f"{self.url}/v1"
 
     @property
     def bodies(self) -> list[Any]:

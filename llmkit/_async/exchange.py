@@ -95,7 +95,7 @@ class AsyncExchange:
 
     async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = await self._send(call, retries)
-        body = await self._read(response, call.config.max_body_bytes, retries.deadline)
+        body = await self._read(response, call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         decoder = wire_format.decoder()
         builder = ResponseBuilder()
@@ -130,14 +130,14 @@ class AsyncExchange:
         response = await self._send_once(call, request, retries)
         if response.status_code < 300:
             return response, request
-        error = await self._error(response, retries)
+        error = await self._error(response, call, retries)
         refused = self._provider.remember_refused_default(call, request, error)
         if refused is None:
             raise error
         request = self._provider.wire_request(replace(call, omit=call.omit | {refused}))
         response = await self._send_once(call, request, retries)
         if response.status_code >= 300:
-            raise await self._error(response, retries)
+            raise await self._error(response, call, retries)
         return response, request
 
     async def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
@@ -184,12 +184,21 @@ class AsyncExchange:
             kept.closer = await close_at_end(kept.transport.aclose)
         return kept.transport
 
-    async def _read(self, response: httpx.Response, limit: int, deadline: float | None) -> bytes:
-        """Return the whole body, decompressed, and release the connection; raises for one over `limit` bytes."""
-        wire: Any = response.extensions.get("network_stream")
-        if deadline is not None and hasattr(wire, "deadline"):
-            wire.deadline = deadline
+    async def _read(self, response: httpx.Response, call: Call, retries: Retries) -> bytes:
+        """Return the whole body, decompressed, and release the connection; raises for one over `max_body_bytes`."""
         pieces: list[bytes] = []
+        failure = await self._receive(response, call, retries, call.config.max_body_bytes, pieces)
+        if failure:
+            raise self._named(failure, response)
+        return b"".join(pieces)
+
+    async def _receive(
+        self, response: httpx.Response, call: Call, retries: Retries, limit: int, pieces: list[bytes]
+    ) -> LLMProviderError | None:
+        """Append the body to `pieces` and release the connection; return what cut it short."""
+        wire: Any = response.extensions.get("network_stream")
+        if retries.deadline is not None and hasattr(wire, "deadline"):
+            wire.deadline = retries.deadline
         size = 0
         failure: LLMProviderError | None = None
         try:
@@ -198,6 +207,8 @@ class AsyncExchange:
                 size += len(piece)
                 if size > limit:
                     failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
+                    # It is paid for, and would be as large again.
+                    failure.should_retry = False
                     break
         except Exception as error:
             failure = error_from_exception(error)
@@ -206,17 +217,14 @@ class AsyncExchange:
         finally:
             with shield():
                 await response.aclose()
-        if failure:
-            raise self._named(failure, response)
-        return b"".join(pieces)
+        late = retries.deadline is not None and time.monotonic() >= retries.deadline
+        return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 
-    async def _error(self, response: httpx.Response, retries: Retries) -> LLMProviderError:
-        """Return the exception for a status that is no success, with what its body says."""
-        try:
-            body = await self._read(response, ERROR_BODY_BYTES, retries.deadline)
-        except LLMProviderError:
-            body = b""
-        error = error_from_response(response.status_code, response.headers, body, now=time.time())
+    async def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
+        """Return the exception for a status that is no success, with what its body says as far as it came."""
+        pieces: list[bytes] = []
+        await self._receive(response, call, retries, ERROR_BODY_BYTES, pieces)
+        error = error_from_response(response.status_code, response.headers, b"".join(pieces), now=time.time())
         return self._provider.named(error)
 
     def _named(self, error: LLMProviderError, response: httpx.Response) -> LLMProviderError:

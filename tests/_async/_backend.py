@@ -12,7 +12,7 @@ from llmkit import AsyncProvider, create_llm_provider
 from llmkit._async._backend import httpx
 
 from ..answers import Api
-from ..server import Server
+from ..server import PATIENCE, Server
 
 __all__ = ["KEY", "Client", "OtherClient", "in_thread", "make_local_provider", "make_provider", "run_together"]
 
@@ -24,10 +24,9 @@ in_thread = anyio.to_thread.run_sync
 
 def make_provider(server: Server, api: Api, **settings: Any) -> AsyncProvider:
     """Return a provider that talks to the server through the API."""
-    return create_llm_provider(
-        "openai",
-        **{"model_name": "gpt-4o", "api_key": KEY, "base_url": server.base_url, "api_type": api.api_type} | settings,
-    )
+    own: dict[str, Any] = {"model_name": "gpt-4o", "api_key": KEY, "timeout": PATIENCE, "idle_timeout": PATIENCE}
+    own |= {"base_url": server.base_url, "api_type": api.api_type}
+    return create_llm_provider("openai", **own | settings)
 
 
 def make_local_provider(**settings: Any) -> AsyncProvider:

@@ -290,11 +290,9 @@ async def test_reset_in_the_middle_gives_what_came(server: Server, api: Api) -> 
 
 @pytest.mark.parametrize("done", [True, False], ids=["then [DONE]", "then nothing"])
 async def test_error_event_in_the_middle(server: Server, api: Api, done: bool) -> None:
-    body: Any = error_body("Slow down, please", code="rate_limit_exceeded")
-    if api.name == "responses":
-        body = {"type": "error", "message": "Slow down, please", "code": "rate_limit_exceeded", "param": None}
+    failure = api.error("Slow down, please", code="rate_limit_exceeded")
     after = [event("[DONE]")] if done else []
-    server.add(stream_reply([*api.begun("One"), event(body), *after], x_request_id="req_9"))
+    server.add(stream_reply([*api.begun("One"), failure, *after], x_request_id="req_9"))
     async with make_provider(server, api) as provider:
         texts: list[str] = []
         with pytest.raises(LLMProviderRateLimitError, match="Slow down, please") as caught:
