@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -54,13 +55,13 @@ class AsyncExchange:
         """Return the answer to a call whose body comes whole."""
         await self._launch(call)
         retries = self._retries(call)
-        return await self._try(lambda: self._complete_once(call, retries), retries)
+        return await self._try(partial(self._complete_once, call, retries), retries)
 
     async def open(self, call: Call) -> AsyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
         await self._launch(call)
         retries = self._retries(call)
-        return await self._try(lambda: self._open_once(call, retries), retries)
+        return await self._try(partial(self._open_once, call, retries), retries)
 
     async def aclose(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -88,7 +89,8 @@ class AsyncExchange:
         except LLMProviderError as error:
             if not retries.allows(error):
                 raise
-        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed. It awaits
+        # only what it can see to be a coroutine function: `attempt` is a partial, never a lambda.
         await sleep(retries.wait)
         result: Result = await retrying(retries)(attempt)
         return result

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -54,13 +55,13 @@ class SyncExchange:
         """Return the answer to a call whose body comes whole."""
         self._launch(call)
         retries = self._retries(call)
-        return self._try(lambda: self._complete_once(call, retries), retries)
+        return self._try(partial(self._complete_once, call, retries), retries)
 
     def open(self, call: Call) -> SyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
         self._launch(call)
         retries = self._retries(call)
-        return self._try(lambda: self._open_once(call, retries), retries)
+        return self._try(partial(self._open_once, call, retries), retries)
 
     def close(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -88,7 +89,8 @@ class SyncExchange:
         except LLMProviderError as error:
             if not retries.allows(error):
                 raise
-        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed. It awaits
+        # only what it can see to be a coroutine function: `attempt` is a partial, never a lambda.
         sleep(retries.wait)
         result: Result = retrying(retries)(attempt)
         return result
