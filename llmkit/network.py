@@ -5,6 +5,8 @@ Depends on nothing; the standard library's modules are imported when used.
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,16 +16,28 @@ if TYPE_CHECKING:
 
 __all__ = ["environment_proxy", "keep_alive_options", "shared_tls_context"]
 
+# Mozilla's store, which all systems follow, has about 140.
+WHOLE_STORE = 80
+# As `openssl rehash` names its links: the subject's hash, and a number.
+HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _tls_context: ssl.SSLContext | None = None
 _tls_lock = threading.Lock()
 
 
 def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return the process's TLS context, made by `create` at the first call: loading the certificates takes 30 ms."""
+    """Return the process's TLS context, made at the first call.
+
+    It trusts the system's certificate directory where there is one: OpenSSL looks up in it what a server needs, and
+    that is 1 ms instead of the 30 to 70 ms that loading a bundle takes. Else, and where SSL_CERT_FILE or SSL_CERT_DIR
+    are set, `create` makes it.
+    """
     global _tls_context
     with _tls_lock:
         if _tls_context is None:
-            _tls_context = create()
+            import ssl
+
+            directory = _certificate_directory()
+            _tls_context = ssl.create_default_context(capath=directory) if directory else create()
         return _tls_context
 
 
@@ -51,3 +65,17 @@ def keep_alive_options() -> list[tuple[int, int, int]]:
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
     return options
+
+
+def _certificate_directory() -> str | None:
+    """Return the directory in which OpenSSL finds the system's certificates by their hashes, or None.
+
+    One with a few certificates is somebody's addition, and no replacement of a bundle.
+    """
+    import ssl
+
+    directory = ssl.get_default_verify_paths().capath
+    if directory is None or os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        return None
+    hashed = [name for name in os.listdir(directory) if HASHED_NAME.fullmatch(name)]
+    return directory if len(hashed) >= WHOLE_STORE else None

@@ -11,7 +11,7 @@ import re
 import select
 import ssl
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any
 
 from ..chunked import ChunkedError
 from ._backend import (
@@ -26,7 +26,7 @@ from ._backend import (
     shield,
 )
 
-__all__ = ["ERRORS", "KEEPALIVE_SECONDS", "Origin", "Wire", "raise_as_httpx"]
+__all__ = ["ERRORS", "KEEPALIVE_SECONDS", "Origin", "Wire", "as_httpx"]
 
 KEEPALIVE_SECONDS = 60.0
 READ_SIZE = 256 * 1024
@@ -268,9 +268,6 @@ def _clipped(timeout: float | None, deadline: float | None, failure: type[Except
     return left if timeout is None else min(left, timeout)
 
 
-def raise_as_httpx(error: BaseException, request: httpx.Request) -> NoReturn:
-    """Raise httpx's exception for httpcore's, and any other as it is."""
-    kind = ERRORS.get(type(error))
-    if kind is None:
-        raise error
-    raise kind(str(error), request=request) from error
+def as_httpx(error: BaseException, request: httpx.Request) -> httpx.RequestError:
+    """Return httpx's exception for one of the kinds in `ERRORS`."""
+    return ERRORS[type(error)](str(error), request=request)

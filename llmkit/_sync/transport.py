@@ -29,7 +29,7 @@ from ._backend import (
     httpx,
     shield,
 )
-from .connection import ERRORS, KEEPALIVE_SECONDS, Origin, Wire, raise_as_httpx
+from .connection import ERRORS, KEEPALIVE_SECONDS, Origin, Wire, as_httpx
 
 __all__ = ["SyncBody", "SyncTransport", "transport_for"]
 
@@ -137,7 +137,9 @@ class SyncTransport(BaseTransport):
             answer: httpcore.Response = handle(wire.connection, core_request)
         except BaseException as error:
             self._drop(wire)
-            raise_as_httpx(error, request)
+            if type(error) not in ERRORS:
+                raise
+            raise as_httpx(error, request) from error
         body = SyncBody(self, wire, request, answer)
         extensions = {**answer.extensions, "network_stream": body}
         return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=extensions)
@@ -233,7 +235,9 @@ class SyncBody(ByteStream):
         except BaseException as error:
             self._reading = False
             self._abort()
-            raise_as_httpx(error, self._request)
+            if type(error) not in ERRORS:
+                raise
+            raise as_httpx(error, self._request) from error
         finally:
             self._reading = False
         self._end()

@@ -1,0 +1,300 @@
+"""How the transport ends: faults of the server, time, closing early."""
+# ruff: noqa: C416, RUF100, SIM117 (the blocking twin)
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from llmkit._async._backend import call_in_thread, handle, httpx
+from llmkit._async.transport import AsyncTransport
+
+from ..server import CLOSE, GONE, RESET, Server, head
+from .transport_help import CHUNKED, HELLO, RawServer, ask, idle, read, request
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([CLOSE], "Server disconnected"),
+        ([b"HTTP/1.1 200 OK\r\nserv", CLOSE], "disconnected"),
+        ([b"\x15\x03\x01\x00\x02\x02", GONE], "illegal"),
+        ([b"SSH-2.0-server\r\n\r\n", GONE], "illegal status line"),
+        ([head(200, {"content-length": "x"}), GONE], "bad Content-Length"),
+        ([head(200, {"transfer-encoding": "gzip"}), GONE], "Transfer-Encoding"),
+        ([b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 40_000, GONE], "too long"),
+        ([b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", GONE], "illegal header line"),
+    ],
+)
+async def test_a_head_that_is_none_is_a_protocol_error(steps: Any, message: str) -> None:
+    with Server(steps) as server:
+        async with AsyncTransport() as http:
+            with pytest.raises(httpx.RemoteProtocolError, match=message) as caught:
+                await handle(http, request(server.url))
+            assert caught.value.request.url == server.url
+            assert idle(http) == 0
+            assert CLOSE in steps or await call_in_thread(server.wait_gone)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([CHUNKED + b"5\r\nhe", CLOSE], "incomplete chunked read"),
+        ([CHUNKED + b"5\r\nhello\r\n", CLOSE], "incomplete chunked read"),
+        ([CHUNKED + b"5\r\nhello\r\n0\r\n", CLOSE], "incomplete chunked read"),
+        ([CHUNKED, CLOSE], "incomplete chunked read"),
+        ([CHUNKED + b"5\nhello\n0\n\n", CLOSE], "incomplete chunked read"),
+        ([CHUNKED + b"x\r\nhello\r\n0\r\n\r\n", GONE], "illegal chunk header"),
+        ([CHUNKED + b"5\r\nhelloXX0\r\n\r\n", GONE], "illegal chunk header"),
+        ([CHUNKED + b"0\r\nno trailer\r\n\r\n", GONE], "illegal header line"),
+        ([head(200, {"content-length": "50"}) + b"hello", CLOSE], "received 5 bytes, expected 50"),
+    ],
+)
+async def test_a_body_that_is_cut_or_malformed_is_a_protocol_error(steps: Any, message: str) -> None:
+    with Server(steps) as server:
+        async with AsyncTransport() as http:
+            response = await handle(http, request(server.url))
+            with pytest.raises(httpx.RemoteProtocolError, match=message) as caught:
+                await read(response)
+            assert caught.value.request.url == server.url
+            assert idle(http) == 0
+            with pytest.raises(httpx.ReadError, match="closed before its end"):
+                await response.stream.__anext__()
+            assert CLOSE in steps or await call_in_thread(server.wait_gone)
+
+
+async def test_what_came_before_a_malformed_chunk_is_given_first() -> None:
+    with Server([CHUNKED + b"5\r\nhello\r\nx\r\n", GONE]) as server:
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url))).stream
+            assert await stream.__anext__() == b"hello"
+            with pytest.raises(httpx.RemoteProtocolError, match="illegal chunk header"):
+                await stream.__anext__()
+
+
+@pytest.mark.parametrize("start", [CHUNKED + b"5\r\nhe", head(200, {"content-length": "50"}) + b"he"])
+async def test_a_reset_within_a_body_is_a_read_error_after_what_came(start: bytes) -> None:
+    with Server() as server:
+        gate = server.gate()
+        server.add([start, gate, RESET])
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url))).stream
+            assert await stream.__anext__() == b"he"
+            gate.set()
+            with pytest.raises(httpx.ReadError):
+                await stream.__anext__()
+            assert idle(http) == 0
+
+
+async def test_no_server_no_name_no_connection() -> None:
+    with Server() as server:
+        url = server.url
+    async with AsyncTransport() as http:
+        for nowhere in (url, "http://name.invalid/", f"http://{'x' * 70}.invalid/"):
+            with pytest.raises(httpx.ConnectError):
+                await handle(http, request(nowhere))
+        assert idle(http) == 0
+
+
+def dripped(start: bytes, drop: bytes) -> Iterator[Any]:
+    """Send a drop every 10 ms, without end."""
+    yield start
+    while True:
+        time.sleep(0.01)
+        yield drop
+
+
+def dripped_head(_: Any) -> Iterator[Any]:
+    return dripped(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n")
+
+
+@pytest.mark.parametrize("steps", [dripped_head, [b"HTTP", GONE], lambda _: dripped(b"", b"HTTP/1.1 103 X\r\n\r\n")])
+async def test_the_wait_for_a_head_is_bounded_in_total(steps: Any) -> None:
+    with Server(steps) as server:
+        async with AsyncTransport() as http:
+            with pytest.raises(httpx.ReadTimeout):
+                await handle(http, request(server.url, timeout={"read": 0.1}))
+            assert idle(http) == 0
+            assert await call_in_thread(server.wait_gone)
+
+
+@pytest.mark.parametrize("start", [CHUNKED, head(200, {"content-length": "1000000"}), head(200)])
+async def test_each_wait_for_a_body_is_bounded(start: bytes) -> None:
+    with Server([start + b"1\r\nx\r\n", GONE]) as server:
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url, timeout={"read": 0.1}))).stream
+            assert b"x" in await stream.__anext__()
+            with pytest.raises(httpx.ReadTimeout):
+                await stream.__anext__()
+            assert idle(http) == 0
+
+
+@pytest.mark.parametrize("start", [CHUNKED, head(200, {"content-length": "1000000"}), head(200)])
+async def test_a_deadline_ends_a_body_that_keeps_coming(start: bytes) -> None:
+    with Server(dripped(start, b"1\r\nx\r\n")) as server:
+        async with AsyncTransport() as http:
+            response = await handle(http, request(server.url))
+            assert response.extensions["network_stream"] is response.stream
+            response.stream.deadline = time.monotonic() + 0.1
+            with pytest.raises(httpx.ReadTimeout):
+                await read(response)
+            assert idle(http) == 0
+
+
+async def test_a_deadline_can_be_moved_and_taken_away() -> None:
+    with Server() as server:
+        gate = server.gate()
+        server.add([CHUNKED + b"1\r\na\r\n", gate, b"1\r\nb\r\n0\r\n\r\n"], HELLO)
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url, deadline=time.monotonic() + 10))).stream
+            assert stream.deadline is not None
+            assert await stream.__anext__() == b"a"
+            stream.deadline = time.monotonic() - 1
+            stream.deadline = None
+            gate.set()
+            assert [piece async for piece in stream] == [b"b"]
+            # What is set too late is not the next request's.
+            stream.deadline = time.monotonic() - 1
+            assert await ask(http, server.url) == b"hello"
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("steps", [dripped_head, lambda _: dripped(CHUNKED, b"1\r\nx\r\n")])
+async def test_the_deadline_of_a_request_bounds_head_and_body(steps: Any) -> None:
+    with Server(steps) as server:
+        async with AsyncTransport() as http:
+            with pytest.raises(httpx.ReadTimeout):
+                await ask(http, server.url, deadline=time.monotonic() + 0.1)
+            assert idle(http) == 0
+
+
+async def test_a_deadline_that_has_passed_sends_nothing() -> None:
+    with Server(HELLO) as server:
+        async with AsyncTransport() as http:
+            with pytest.raises(httpx.ConnectTimeout):
+                await handle(http, request(server.url, deadline=time.monotonic() - 1))
+            assert await ask(http, server.url) == b"hello"
+            with pytest.raises(httpx.WriteTimeout):
+                await handle(http, request(server.url, deadline=time.monotonic() - 1))
+            assert idle(http) == 0
+        assert len(server.requests) == 1
+
+
+async def test_a_server_that_reads_nothing_ends_the_write() -> None:
+    gate = threading.Event()
+    with RawServer(lambda connection: connection.take(gate)) as server:
+        async with AsyncTransport() as http:
+            with pytest.raises(httpx.WriteTimeout):
+                await handle(http, request(server.url, content=bytes(30_000_000), timeout={"write": 0.1}))
+            assert idle(http) == 0
+            gate.set()
+
+
+async def test_drain_gives_the_connection_back() -> None:
+    with Server([CHUNKED + b"5\r\nhello\r\n", b"3\r\nend\r\n0\r\n\r\n"], HELLO) as server:
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url))).stream
+            assert (await stream.__anext__()).startswith(b"hello")
+            await stream.drain(10.0)
+            assert idle(http) == 1
+            await stream.drain(10.0)
+            assert await ask(http, server.url) == b"hello"
+        assert len(server.connections) == 1
+
+
+HELLO_SO_FAR = CHUNKED + b"5\r\nhello\r\n"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [HELLO_SO_FAR, GONE],
+        [HELLO_SO_FAR, b"x\r\n", GONE],
+        [HELLO_SO_FAR + b"0\r\n", GONE],
+        lambda _: dripped(HELLO_SO_FAR, b"1\r\nx\r\n"),
+    ],
+)
+async def test_drain_ends_in_time_and_closes_what_does_not_end(steps: Any) -> None:
+    with Server(steps) as server:
+        async with AsyncTransport() as http:
+            stream = (await handle(http, request(server.url))).stream
+            assert await stream.__anext__() == b"hello"
+            await stream.drain(0.05)
+            assert idle(http) == 0
+            assert await call_in_thread(server.wait_gone)
+
+
+@pytest.mark.parametrize("start", [CHUNKED + b"5\r\nhe", head(200, {"content-length": "50"}) + b"he"])
+@pytest.mark.parametrize("begun", [False, True])
+async def test_closing_early_closes_the_connection(start: bytes, begun: bool) -> None:
+    with Server([start, GONE]) as server:
+        async with AsyncTransport() as http:
+            response = await handle(http, request(server.url))
+            if begun:
+                assert await response.stream.__anext__() == b"he"
+            await response.aclose()
+            await response.stream.aclose()
+            assert await call_in_thread(server.wait_gone)
+            assert idle(http) == 0
+            with pytest.raises(httpx.ReadError, match="closed before its end"):
+                await read(response)
+
+
+async def test_closing_after_the_end_keeps_the_connection() -> None:
+    with Server(HELLO, HELLO) as server:
+        async with AsyncTransport() as http:
+            response = await handle(http, request(server.url))
+            assert await read(response) == b"hello"
+            await response.aclose()
+            assert idle(http) == 1
+            assert await read(response) == b""
+            assert await ask(http, server.url) == b"hello"
+        assert len(server.connections) == 1
+
+
+async def test_closing_the_transport_closes_all_connections() -> None:
+    with Server(HELLO, [CHUNKED + b"5\r\nhe", GONE], [CHUNKED + b"1\r\nx\r\n", GONE]) as server:
+        http = AsyncTransport()
+        first = await handle(http, request(server.url))
+        second = await handle(http, request(server.url))
+        assert await read(first) == b"hello"
+        third = await handle(http, request(server.url))
+        assert await second.stream.__anext__() == b"he"
+        await http.aclose()
+        await http.aclose()
+        for response in (second, third):
+            with pytest.raises(httpx.ReadError):
+                await read(response)
+        for number in range(2):
+            assert await call_in_thread(server.wait_gone, number)
+        assert idle(http) == 0
+        with pytest.raises(httpx.ConnectError, match="closed"):
+            await handle(http, request(server.url))
+
+
+async def test_a_response_that_is_dropped_is_closed() -> None:
+    with Server([CHUNKED + b"5\r\nhe", GONE], [head(200) + b"he", GONE]) as server:
+        async with AsyncTransport() as http:
+            for number in range(2):
+                response = await handle(http, request(server.url))
+                assert await response.stream.__anext__() == b"he"
+                del response
+                gc.collect()
+                assert await call_in_thread(server.wait_gone, number)
+            assert idle(http) == 0
+
+
+async def test_a_transport_that_is_dropped_is_closed() -> None:
+    with Server(HELLO) as server:
+        http = AsyncTransport()
+        assert await ask(http, server.url) == b"hello"
+        del http
+        gc.collect()
+        assert await call_in_thread(server.wait_gone)

@@ -1,0 +1,78 @@
+"""What the tests of the transport share."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trustme
+
+from llmkit._sync._backend import call_in_thread, handle, httpx
+from llmkit._sync.transport import SyncTransport
+
+from ..server import Connection, Server, head, raw_reply
+
+CHUNKED = head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+HELLO = [CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"]
+TIMEOUTS = {"connect": 10.0, "read": 10.0, "write": 10.0, "pool": 10.0}
+SECOND = raw_reply(b"not asked for")[0]
+
+
+def request(url: str, method: str = "POST", content: Any = b"{}", **extensions: Any) -> httpx.Request:
+    return httpx.Request(method, url, content=content, extensions={"timeout": TIMEOUTS, **extensions})
+
+
+def read(response: httpx.Response) -> bytes:
+    return b"".join([piece for piece in response.stream])
+
+
+def ask(http: Any, url: str, **options: Any) -> bytes:
+    """Send a request, and return the whole body."""
+    return read(handle(http, request(url, **options)))
+
+
+def idle(http: SyncTransport) -> int:
+    """Return how many connections wait for a request, where none is in use."""
+    assert not http._active
+    return sum(len(stack) for stack in http._idle.values())
+
+
+class RawServer(Server):
+    """A server that does what a function does with a connection, and reads no request."""
+
+    def __init__(self, behave: Callable[[Connection], Any]) -> None:
+        super().__init__()
+        self._behave = behave
+
+    def _serve(self, connection: Connection) -> None:
+        with connection.socket:
+            self._behave(connection)
+
+
+class TLSServer(Server):
+    """The same over TLS, with a certificate for 127.0.0.1."""
+
+    def __init__(self, authority: trustme.CA, *script: Any, name: str = "127.0.0.1") -> None:
+        super().__init__(*script)
+        self.url = self.url.replace("http:", "https:")
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name).configure_cert(self.context)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            connection.socket = self.context.wrap_socket(connection.socket, server_side=True)
+        except OSError:
+            connection.gone.set()
+            return
+        super()._serve(connection)
+
+
+def closed_by_server(http: SyncTransport, number: int = 0) -> None:
+    """Wait until the end that the server sent has come to an idle connection."""
+    (stack,) = http._idle.values()
+    until = time.monotonic() + 10
+    while not stack[number].get_extra_info("is_readable"):
+        assert time.monotonic() < until
+        call_in_thread(time.sleep, 0.001)
