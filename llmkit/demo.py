@@ -12,7 +12,7 @@ from typing import Any
 from .config import APIType, environment
 from .errors import LLMProviderError
 from .factory import create_llm_provider, create_sync_llm_provider
-from .specs import find_spec
+from .services import find_spec
 
 __all__ = ["main"]
 

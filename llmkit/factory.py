@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from .config import LLMConfig, Settings, StreamMode, environment
 from .errors import LLMProviderConfigurationError
 from .provider import LLMProvider
-from .specs import ProviderSpec, find_spec, register_spec
+from .services import find_spec, register_spec
+from .specs import ProviderSpec
 
 if TYPE_CHECKING:
     from ._async.provider import AsyncProvider

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from .call import Adjustment, Call
 from .codec import encode_json
@@ -20,7 +22,8 @@ from .errors import (
 from .messages import parse_messages
 from .response import Issuer
 from .retry import RetryBudget, refused_default
-from .specs import ProviderSpec, find_spec
+from .services import find_spec
+from .specs import ProviderSpec
 from .tokens import count_tokens, within_limit
 from .tools import parse_tools
 from .wire import WireFormat, WireRequest
@@ -203,6 +206,23 @@ class HTTPProvider(LLMProvider):
         self._check_token_limit(call)
         return call
 
+    def make_operation(self, **settings: Any) -> Call:
+        """Return a call that asks no model: it carries the settings of a request beside the answers."""
+        config = self._config.replace(**settings) if settings else self._config
+        return Call(config=config, api_type=config.api_type, messages=())
+
+    def make_count(self, messages: Any, **options: Any) -> Call:
+        """Return the call whose tokens the service is to count: of the API that counts, whatever is configured."""
+        api_type = APIType.RESPONSES if APIType.RESPONSES in self.spec.formats else APIType.CHAT_COMPLETION
+        return self.make_call(messages, **{**options, "api_type": api_type, "token_limit": sys.maxsize})
+
+    def operation(self, name: str) -> Any:
+        """Return a function of the service's `Operations`; raises LLMProviderUnsupportedOperationError for None."""
+        function = getattr(self.spec.operations, name)
+        if function is None:
+            raise self._unsupported(name)
+        return function
+
     def _check_token_limit(self, call: Call) -> None:
         prompt = "\n".join([call.instructions or "", *(message.text for message in call.messages)])
         if not within_limit(prompt, call.config.token_limit, call.model):
@@ -247,7 +267,7 @@ class HTTPProvider(LLMProvider):
             headers[self.spec.key_header] = self.spec.key_prefix + self._key.value
         headers |= {name.lower(): value for name, value in config.extra_headers.items()}
         query = {**request.query, **config.extra_query}
-        url, _, own_query = self.base_url.partition("?")
+        url, _, own_query = self.base_url.replace("{model}", quote(call.model, safe="")).partition("?")
         joined = "&".join(part for part in (own_query, urlencode(query)) if part)
         url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
         return request.method, url, headers, None if request.body is None else encode_json(request.body)
@@ -310,13 +330,27 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
 
 
 def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
-    """Return the base URL from the argument, the spec's variable or the spec; "" where the spec launches a server."""
-    found = base_url or (spec.base_url_variable and environment(spec.base_url_variable)) or spec.base_url
+    """Return the base URL from the argument, the spec's variable or the spec; "" where the spec launches a server.
+
+    `{NAME}` in the spec's URL stands for an environment variable, `{model}` for the model of each call.
+    """
+    found = base_url or (spec.base_url_variable and environment(spec.base_url_variable))
+    found = found or re.sub(r"\{([A-Z0-9_]+)\}", lambda place: _fill(spec, place[1]), spec.base_url)
     if not found and not spec.launch:
         raise LLMProviderConfigurationError(
             f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name
         )
     return found
+
+
+def _fill(spec: ProviderSpec, variable: str) -> str:
+    value = environment(variable)
+    if value is None:
+        raise LLMProviderConfigurationError(
+            f"{spec.name} needs an address: set {variable} in the environment or in .env, or pass base_url=…",
+            provider=spec.name,
+        )
+    return value.rstrip("/")
 
 
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:

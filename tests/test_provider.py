@@ -36,7 +36,7 @@ KEY = "sk-test-0123456789"
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "_classes", {})
-    monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
+    monkeypatch.setattr(services, "_SPECS", dict(services._SPECS))
     clear_provider_cache()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmkit import factory, specs
+from llmkit import factory, services
 
 from .answers import ChatCompletions, Responses
 from .server import Reply, Request, Server, json_reply, stream_reply
@@ -36,7 +36,7 @@ def answer(request: Request) -> Reply:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(factory, "_classes", {})
-    monkeypatch.setattr(specs, "_SPECS", dict(specs._SPECS))
+    monkeypatch.setattr(services, "_SPECS", dict(services._SPECS))
     with Server(default=answer) as server:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)

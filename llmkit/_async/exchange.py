@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,9 +22,9 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..retry import Retries
-from ..wire import WireRequest
+from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
-from .reader import AsyncEventReader
+from .reader import AsyncEventReader, body_pieces
 from .transport import transport_for
 
 __all__ = ["AsyncExchange"]
@@ -55,13 +54,19 @@ class AsyncExchange:
         """Return the answer to a call whose body comes whole."""
         await self._launch(call)
         retries = self._retries(call)
-        return await self._try(partial(self._complete_once, call, retries), retries)
+        return await self._try(lambda: self._complete_once(call, retries), retries)
 
     async def open(self, call: Call) -> AsyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
         await self._launch(call)
         retries = self._retries(call)
-        return await self._try(partial(self._open_once, call, retries), retries)
+        return await self._try(lambda: self._open_once(call, retries), retries)
+
+    async def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
+        """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
+        await self._launch(call)
+        retries = self._retries(call)
+        return await self._try(lambda: self._perform_once(call, request, retries, read), retries)
 
     async def aclose(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -89,25 +94,33 @@ class AsyncExchange:
         except LLMProviderError as error:
             if not retries.allows(error):
                 raise
-        # tenacity takes longer to import than a request to send: it is loaded once something has failed. It awaits
-        # only what it can see to be a coroutine function: `attempt` is a partial, never a lambda.
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
         await sleep(retries.wait)
-        result: Result = await retrying(retries)(attempt)
+
+        # tenacity awaits what it can see to be a coroutine function, which a lambda is not.
+        async def again() -> Result:
+            return await attempt()
+
+        result: Result = await retrying(retries)(again)
         return result
 
     async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = await self._send(call, retries)
-        body = await self._read(response, call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         decoder = wire_format.decoder()
         builder = ResponseBuilder()
-        try:
-            builder.extend(decoder.read(_decoded(body)))
-        except LLMProviderError as error:
-            raise self._named(error, response) from None
+        builder.extend(await self._read_json(response, call, retries, decoder.read))
         answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
         answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
         return answer
+
+    async def _perform_once(
+        self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]
+    ) -> Result:
+        response = await self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise await self._error(response, call, retries)
+        return await self._read_json(response, call, retries, lambda body: read_object(body, read))
 
     async def _open_once(self, call: Call, retries: Retries) -> AsyncEventReader:
         response, request = await self._send(call, retries)
@@ -204,16 +217,19 @@ class AsyncExchange:
         size = 0
         failure: LLMProviderError | None = None
         try:
-            async for piece in response.aiter_bytes():
+            async for piece in body_pieces(response):
+                if failure:
+                    continue
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
                     failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
                     # It is paid for, and would be as large again.
                     failure.should_retry = False
-                    break
+                    # No `break`, which would leave httpx's generators suspended: reading on fails at once.
+                    await response.aclose()
         except Exception as error:
-            failure = error_from_exception(error)
+            failure = failure or error_from_exception(error)
             if failure is None:
                 raise
         finally:
@@ -221,6 +237,15 @@ class AsyncExchange:
                 await response.aclose()
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
+
+    async def _read_json(
+        self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
+    ) -> Result:
+        body = await self._read(response, call, retries)
+        try:
+            return read(_decoded(body))
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
 
     async def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
         """Return the exception for a status that is no success, with what its body says as far as it came."""
@@ -233,9 +258,7 @@ class AsyncExchange:
         error.request_id = error.request_id or request_id(response.headers)
         return self._provider.named(error)
 
-    def _metadata(
-        self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries
-    ) -> dict[str, Any]:
+    def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
         headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,

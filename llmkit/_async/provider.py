@@ -13,6 +13,7 @@ from ..messages import Message
 from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..specs import ProviderSpec
+from ..wire.operations import Embeddings, ModelInfo
 from .exchange import AsyncExchange
 from .stream import AsyncStream
 
@@ -127,6 +128,46 @@ class AsyncProvider(HTTPProvider):
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
         return AsyncStream(self._exchange, self, call)
+
+    async def embed(
+        self, texts: str | Sequence[str], *, dimensions: int | None = None, **options: Unpack[CallOptions]
+    ) -> Embeddings:
+        """Return a vector for each text, by an embedding model (`model_name=`); `dimensions` shortens the vectors.
+
+        Raises LLMProviderUnsupportedOperationError where the service has no embeddings.
+        """
+        embed, read = self.operation("embed"), self.operation("read_embeddings")
+        call = self.make_operation(**options)
+        request = embed(call.model, [texts] if isinstance(texts, str) else texts, dimensions)
+        embeddings: Embeddings = await self._exchange.perform(call, request, lambda body: read(body, call.model))
+        return embeddings
+
+    async def list_models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
+        """Return the models that the key may use.
+
+        Raises LLMProviderUnsupportedOperationError where the service has no such list.
+        """
+        list_models, read = self.operation("list_models"), self.operation("read_models")
+        call = self.make_operation(**options)
+        models: list[ModelInfo]
+        models, next_page = await self._exchange.perform(call, list_models(""), read)
+        while next_page:
+            more, next_page = await self._exchange.perform(call, list_models(next_page), read)
+            models += more
+        return models
+
+    async def count_tokens(
+        self, prompt: Prompt, system_prompt: str | None = None, **options: Unpack[CallOptions]
+    ) -> int:
+        """Return how many tokens the service itself counts in a prompt with its tools; `estimate_tokens` asks nobody.
+
+        Raises LLMProviderUnsupportedOperationError where the service does not count.
+        """
+        count, read = self.operation("count_tokens"), self.operation("read_count")
+        keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.DISABLED}
+        call = self.make_count(prompt, system_prompt=system_prompt, **keywords)
+        tokens: int = await self._exchange.perform(call, count(self.wire_request(call)), read)
+        return tokens
 
     async def _whole_answer(self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType) -> LLMResponse:
         keywords["api_type"] = api_type

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -23,9 +22,9 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..retry import Retries
-from ..wire import WireRequest
+from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
-from .reader import SyncEventReader
+from .reader import SyncEventReader, body_pieces
 from .transport import transport_for
 
 __all__ = ["SyncExchange"]
@@ -55,13 +54,19 @@ class SyncExchange:
         """Return the answer to a call whose body comes whole."""
         self._launch(call)
         retries = self._retries(call)
-        return self._try(partial(self._complete_once, call, retries), retries)
+        return self._try(lambda: self._complete_once(call, retries), retries)
 
     def open(self, call: Call) -> SyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
         self._launch(call)
         retries = self._retries(call)
-        return self._try(partial(self._open_once, call, retries), retries)
+        return self._try(lambda: self._open_once(call, retries), retries)
+
+    def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
+        """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
+        self._launch(call)
+        retries = self._retries(call)
+        return self._try(lambda: self._perform_once(call, request, retries, read), retries)
 
     def close(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -89,25 +94,33 @@ class SyncExchange:
         except LLMProviderError as error:
             if not retries.allows(error):
                 raise
-        # tenacity takes longer to import than a request to send: it is loaded once something has failed. It awaits
-        # only what it can see to be a coroutine function: `attempt` is a partial, never a lambda.
+        # tenacity takes longer to import than a request to send: it is loaded once something has failed.
         sleep(retries.wait)
-        result: Result = retrying(retries)(attempt)
+
+        # tenacity awaits what it can see to be a coroutine function, which a lambda is not.
+        def again() -> Result:
+            return attempt()
+
+        result: Result = retrying(retries)(again)
         return result
 
     def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = self._send(call, retries)
-        body = self._read(response, call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         decoder = wire_format.decoder()
         builder = ResponseBuilder()
-        try:
-            builder.extend(decoder.read(_decoded(body)))
-        except LLMProviderError as error:
-            raise self._named(error, response) from None
+        builder.extend(self._read_json(response, call, retries, decoder.read))
         answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
         answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
         return answer
+
+    def _perform_once(
+        self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]
+    ) -> Result:
+        response = self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise self._error(response, call, retries)
+        return self._read_json(response, call, retries, lambda body: read_object(body, read))
 
     def _open_once(self, call: Call, retries: Retries) -> SyncEventReader:
         response, request = self._send(call, retries)
@@ -204,16 +217,19 @@ class SyncExchange:
         size = 0
         failure: LLMProviderError | None = None
         try:
-            for piece in response.iter_bytes():
+            for piece in body_pieces(response):
+                if failure:
+                    continue
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
                     failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
                     # It is paid for, and would be as large again.
                     failure.should_retry = False
-                    break
+                    # No `break`, which would leave httpx's generators suspended: reading on fails at once.
+                    response.close()
         except Exception as error:
-            failure = error_from_exception(error)
+            failure = failure or error_from_exception(error)
             if failure is None:
                 raise
         finally:
@@ -221,6 +237,15 @@ class SyncExchange:
                 response.close()
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
+
+    def _read_json(
+        self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
+    ) -> Result:
+        body = self._read(response, call, retries)
+        try:
+            return read(_decoded(body))
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
 
     def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
         """Return the exception for a status that is no success, with what its body says as far as it came."""
@@ -233,9 +258,7 @@ class SyncExchange:
         error.request_id = error.request_id or request_id(response.headers)
         return self._provider.named(error)
 
-    def _metadata(
-        self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries
-    ) -> dict[str, Any]:
+    def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
         headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,

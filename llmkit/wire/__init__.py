@@ -8,19 +8,42 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import dropwhile, groupby
+from typing import Any, Final, Protocol, TypeVar
 
 from ..call import Adjustment, Call
 from ..codec import json_decoder, lenient_decode
-from ..errors import LLMProviderError, LLMProviderServerError, LLMProviderStreamError, LLMProviderUnsupportedOperationError
-from ..events import Event, ReasoningDelta, RefusalDelta, TextDelta
-from ..failures import error_from_body
-from ..response import Issuer
+from ..errors import (
+    LLMProviderError,
+    LLMProviderServerError,
+    LLMProviderStreamError,
+    LLMProviderUnsupportedOperationError,
+)
+from ..events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from ..failures import error_from_body, excerpt
+from ..messages import Message
+from ..response import Issuer, ToolCall
 from ..sse import ServerSentEvent
 
-__all__ = ["Dialect", "StreamDecoder", "WireFormat", "WireRequest", "sampling_parameters"]
+__all__ = [
+    "Dialect",
+    "StreamDecoder",
+    "WireFormat",
+    "WireRequest",
+    "arguments_object",
+    "counts",
+    "join_pieces",
+    "read_object",
+    "sampling_parameters",
+    "split_total",
+    "split_turns",
+]
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +53,16 @@ class Dialect:
     `rename` gives a parameter another name on the wire. `unsupported` names parameters that the service refuses:
     defaults are left out, what the caller set is an error. `model_rules` pairs a pattern of model names with
     the parameters that those models refuse. `stream_usage`: usage in a stream has to be asked for.
+    `content_as_string`: content that is text alone goes out as one string. `thinking_off` is merged into the body
+    for a `reasoning_effort` of "none", where the service has a switch of its own instead.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
     unsupported: frozenset[str] = frozenset()
     model_rules: tuple[tuple[str, frozenset[str]], ...] = ()
     stream_usage: bool = True
+    content_as_string: bool = False
+    thinking_off: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +79,10 @@ class WireRequest:
     query: dict[str, str] = field(default_factory=dict)
     adjustments: list[Adjustment] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
+
+    def adjust(self, parameter: str, action: str, reason: str) -> None:
+        """Note a change to what the caller, or a default, asked for."""
+        self.adjustments.append(Adjustment(parameter=parameter, action=action, reason=reason))
 
 
 class WireFormat(Protocol):
@@ -81,6 +112,7 @@ class StreamDecoder(ABC):
         self.finished = False
         self.failure: LLMProviderError | None = None
         self.raw: Any = None
+        self._decode = json_decoder()
         self._halves: _SurrogateHalves | None = None
 
     @abstractmethod
@@ -92,7 +124,8 @@ class StreamDecoder(ABC):
         """Append the events of a whole plain body."""
 
     def on_done(self, events: list[Event]) -> None:
-        """Take note of `[DONE]`; most protocols have an end of their own."""
+        """Take note of `[DONE]`: of nothing, where the protocol has an end of its own."""
+        return
 
     def on_end(self, events: list[Event]) -> bool:
         """Return whether the answer is complete now that no more bytes come; may append last events."""
@@ -101,40 +134,36 @@ class StreamDecoder(ABC):
     def feed(self, received: Iterable[ServerSentEvent]) -> list[Event]:
         """Return the events of some server-sent events, in order; sets `failure` instead of raising."""
         events: list[Event] = []
-        decode = json_decoder()
-        data: Any = ""
+        data: Any = None
         try:
             for event in received:
-                data = event.data
-                if not data or self.finished or self.failure:
-                    continue
-                if data == "[DONE]":
+                if self.finished or self.failure:
+                    break
+                text = event.data
+                if text == "[DONE]":
                     self.on_done(events)
-                    continue
-                try:
-                    data = decode(data)
-                except ValueError:
-                    data = lenient_decode(data)
-                    self._halves = self._halves or _SurrogateHalves()
-                if type(data) is not dict or data.get("error"):
-                    self.failure = _failure_in_stream(data)
-                else:
-                    self.on_event(event.type, data, events)
-        except ValueError as error:
-            self.failure = LLMProviderStreamError(f"a server-sent event holds no valid JSON: {error}", body=data[:2000])
-        except (LookupError, TypeError, AttributeError) as error:
+                elif text:
+                    try:
+                        data = self._decode(text)
+                    except ValueError:
+                        data = self._decode_leniently(text)
+                    if data.__class__ is not dict or data.get("error"):
+                        self.failure = _failure_in_stream(data)
+                    else:
+                        self.on_event(event.type, data, events)
+        except LLMProviderError as error:
+            self.failure = error
+        except _SHAPE_ERRORS as error:
             self.failure = _unexpected_shape(error, LLMProviderStreamError, data)
-        return self._halves.mend(events) if self._halves else events
+        if self._halves:
+            events = self._halves.mend(events)
+            self._refuse_halves()
+        return events
 
     def read(self, body: Any) -> list[Event]:
         """Return the events of a plain body's decoded JSON; raises LLMProviderError where it is no answer."""
         events: list[Event] = []
-        if not isinstance(body, dict) or body.get("error"):
-            raise _failure_in_stream(body, LLMProviderServerError)
-        try:
-            self.on_body(body, events)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise _unexpected_shape(error, LLMProviderServerError, body) from None
+        read_object(body, lambda decoded: self.on_body(decoded, events))
         self.raw = body
         if self.failure:
             raise self.failure
@@ -149,11 +178,36 @@ class StreamDecoder(ABC):
         events = [] if pending is None or self.finished else self.feed([pending])
         if not self.failure and not self.on_end(events):
             self.failure = LLMProviderStreamError("the stream ended before the answer did; `partial` has what came")
-        if self._halves and self._halves.open and not self.failure:
-            self.failure = LLMProviderStreamError("the text ends in half a surrogate pair; `partial` has what came")
         if not self.failure:
             self.finished = True
+            self._refuse_halves()
         return events
+
+    def _decode_leniently(self, text: str) -> Any:
+        try:
+            data = lenient_decode(text)
+        except ValueError as error:
+            told = f"a server-sent event holds no valid JSON: {error}"
+            raise LLMProviderStreamError(told, body=excerpt(text)) from None
+        self._halves = self._halves or _SurrogateHalves()
+        return data
+
+    def _refuse_halves(self) -> None:
+        if self._halves and (self._halves.broken or (self.finished and self._halves.open)):
+            self.finished = False
+            self.failure = LLMProviderStreamError("the text holds half a surrogate pair; `partial` has what came")
+
+
+def read_object(body: Any, read: Callable[[dict[str, Any]], Result]) -> Result:
+    """Return what `read` makes of a decoded body; raises LLMProviderError where it is an error or of another shape."""
+    if not isinstance(body, dict) or body.get("error"):
+        raise _failure_in_stream(body, LLMProviderServerError)
+    try:
+        return read(body)
+    except LLMProviderError:
+        raise
+    except _SHAPE_ERRORS as error:
+        raise _unexpected_shape(error, LLMProviderServerError, body) from None
 
 
 def _failure_in_stream(data: Any, otherwise: type[LLMProviderError] = LLMProviderStreamError) -> LLMProviderError:
@@ -164,7 +218,7 @@ def _failure_in_stream(data: Any, otherwise: type[LLMProviderError] = LLMProvide
             error = error_from_body(data)
             # Without a known code, an error inside a stream is the stream's.
             return error if type(error) is not LLMProviderServerError else _as_kind(error, otherwise)
-    return otherwise(f"the service sent JSON that is no answer: {str(data)[:200]}", body=str(data)[:2000])
+    return otherwise(f"the service sent JSON that is no answer: {excerpt(data, 200)}", body=excerpt(data))
 
 
 def _as_kind(error: LLMProviderError, kind: type[LLMProviderError]) -> LLMProviderError:
@@ -175,39 +229,67 @@ def _as_kind(error: LLMProviderError, kind: type[LLMProviderError]) -> LLMProvid
 
 def _unexpected_shape(error: Exception, kind: type[LLMProviderError], data: Any) -> LLMProviderError:
     told = f"{type(error).__name__}: {error}"
-    return kind(f"the service sent JSON of an unexpected shape ({told})", body=str(data)[:2000])
+    return kind(f"the service sent JSON of an unexpected shape ({told}): {excerpt(data, 200)}", body=excerpt(data))
+
+
+# What reading JSON of a shape that no service documents can raise.
+_SHAPE_ERRORS: Final = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
+
+# Where events have pieces of text that may be cut.
+_PIECES: Final[Mapping[type, str]] = {
+    TextDelta: "text",
+    ReasoningDelta: "text",
+    RefusalDelta: "text",
+    ToolCallDelta: "arguments",
+}
 
 
 class _SurrogateHalves:
-    """Joins surrogate pairs that a service cut between two deltas of the same kind."""
+    """Joins surrogate pairs that a service cut between two deltas of the same kind, or of the same tool call.
+
+    `open` has the first halves that wait for their second; `broken` tells that a half came without the other.
+    """
 
     def __init__(self) -> None:
-        self.open: dict[type, str] = {}
+        self.open: dict[tuple[type, int], str] = {}
+        self.broken = False
 
     def mend(self, events: list[Event]) -> list[Event]:
+        """Return the events with whole characters only, up to the first that cannot be mended."""
         mended: list[Event] = []
         for event in events:
-            if isinstance(event, (TextDelta, ReasoningDelta, RefusalDelta)):
-                text = self.open.pop(type(event), "") + event.text
+            name = _PIECES.get(type(event))
+            if name:
+                key = (type(event), getattr(event, "index", 0))
+                text = self.open.pop(key, "") + getattr(event, name)
                 if "\ud800" <= text[-1:] <= "\udbff":
-                    self.open[type(event)], text = text[-1], text[:-1]
-                # A half without its other half has no UTF-8 form: U+FFFD says that something was lost.
-                event.text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                if not event.text:
+                    self.open[key], text = text[-1], text[:-1]
+                try:
+                    setattr(event, name, text.encode("utf-16", "surrogatepass").decode("utf-16"))
+                except UnicodeDecodeError:
+                    self.broken = True
+                    break
+                if not text and type(event) is not ToolCallDelta:
                     continue
             mended.append(event)
         return mended
 
 
 def sampling_parameters(
-    call: Call, names: Mapping[str, str | None], dialect: Dialect, request: WireRequest
+    call: Call,
+    names: Mapping[str, str | None],
+    dialect: Dialect,
+    request: WireRequest,
+    refusals: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the sampling parameters under their names on the wire, and note every change in the request.
 
     A default that the format, the service or the model refuses is left out. What the caller set is sent, or
-    refused by name where the API has no such parameter (LLMProviderUnsupportedOperationError).
+    refused by name where the API has no such parameter (LLMProviderUnsupportedOperationError). `refusals` says
+    which defaults the rest of this very request rules out, and why: parameter → reason.
     """
-    refused = {name for pattern, group in dialect.model_rules if re.search(pattern, call.model) for name in group}
+    rules = [group for pattern, group in dialect.model_rules if re.search(pattern, call.model)]
+    refused = {name: f"{call.model} refuses it" for group in rules for name in group} | dict(refusals or {})
     sent: dict[str, Any] = {}
     for name, value in call.sampling().items():
         wire_name = dialect.rename.get(name, names.get(name))
@@ -217,7 +299,7 @@ def sampling_parameters(
                 raise LLMProviderUnsupportedOperationError(f"this API has no parameter for {name}; it is {value!r}")
             reason = "the API has no such parameter"
         elif not explicit and name in refused:
-            reason = f"{call.model} refuses it"
+            reason = refused[name]
         elif not explicit and name in call.omit:
             reason = f"the service refused it for {call.model}"
         else:
@@ -225,7 +307,57 @@ def sampling_parameters(
             if not explicit:
                 request.defaults[wire_name] = name
             continue
-        request.adjustments.append(Adjustment(parameter=name, action="omitted", reason=reason))
+        request.adjust(name, "omitted", reason)
     return sent
 
 
+SYSTEM_ROLES: Final = ("system", "developer")
+
+
+def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:
+    """Return the system messages that open a conversation, and its turns, for APIs whose roles alternate.
+
+    A turn is a run of messages of the model, or a run of messages of anyone else.
+    """
+    rest = list(dropwhile(lambda message: message.role in SYSTEM_ROLES, messages))
+    turns = [list(turn) for _, turn in groupby(rest, key=lambda message: message.role == "assistant")]
+    return list(messages[: len(messages) - len(rest)]), turns
+
+
+def arguments_object(call: ToolCall) -> dict[str, Any]:
+    """Return a call's arguments for an API that takes nothing but an object.
+
+    Free text stands under `input`. Text that is no JSON stands under `INVALID_JSON`
+    (platform.claude.com/docs/en/agents-and-tools/tool-use/fine-grained-tool-streaming).
+    """
+    if call.kind == "custom":
+        return {"input": call.arguments_text}
+    return {"INVALID_JSON": call.arguments_text} if call.parse_error else call.arguments
+
+
+def join_pieces(pieces: Iterable[str]) -> str:
+    """Return the text of deltas, in which surrogate pairs may have been cut in half."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def counts(usage: Any) -> defaultdict[str, int]:
+    """Return the numbers of tokens in a usage object; what is missing, null or no number counts 0."""
+    named = usage.items() if isinstance(usage, Mapping) else ()
+    return defaultdict(int, {name: value for name, value in named if type(value) is int and value > 0})
+
+
+def split_total(total: int, *parts: int) -> list[int]:
+    """Return the parts of a total, each cut to what those before it left, and what all of them leave.
+
+    Services round, and some count a token twice; the parts of a `Usage` must add up all the same.
+    """
+    split = []
+    for part in parts:
+        split.append(min(part, total))
+        total -= split[-1]
+    return [*split, total]

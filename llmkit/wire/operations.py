@@ -1,0 +1,188 @@
+"""What services offer beside answers: embeddings, their list of models, and counts of tokens.
+
+Each operation is a pair of pure functions, from arguments to a request and from a decoded body to a result, and
+`Operations` is the set that a service has. Sources: the vendors' API references.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import WireRequest
+
+__all__ = ["ANTHROPIC", "GEMINI", "OPENAI", "OPENAI_COMPATIBLE", "Embeddings", "ModelInfo", "Operations"]
+
+
+@dataclass(slots=True)
+class Embeddings:
+    """A vector for each text, in the order of the texts.
+
+    `prompt_tokens` is None where the service does not count; `raw` is the body as it came.
+    """
+
+    vectors: list[list[float]]
+    model: str
+    prompt_tokens: int | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(slots=True)
+class ModelInfo:
+    """A model that a service offers; the numbers of tokens are None where it does not tell them."""
+
+    id: str
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What a service offers; None stands for an operation that it does not have.
+
+    `embed`: (model, texts, dimensions) → request; `read_embeddings`: (body, model) → `Embeddings`.
+    `list_models`: what the last page said of the next one ("" at first) → request; `read_models`: body → models and
+    what it says of the next page ("" at the end). `count_tokens`: the request of an answer → the request of its count;
+    `read_count`: body → tokens. `stored_responses`: answers can be fetched, cancelled and deleted by their id.
+    """
+
+    embed: Callable[[str, Sequence[str], int | None], WireRequest] | None = None
+    read_embeddings: Callable[[Mapping[str, Any], str], Embeddings] | None = None
+    list_models: Callable[[str], WireRequest] | None = None
+    read_models: Callable[[Mapping[str, Any]], tuple[list[ModelInfo], str]] | None = None
+    count_tokens: Callable[[WireRequest], WireRequest] | None = None
+    read_count: Callable[[Mapping[str, Any]], int] | None = None
+    stored_responses: bool = False
+
+
+def _openai_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
+    body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
+    return WireRequest(path="/embeddings", body=body | ({"dimensions": dimensions} if dimensions else {}))
+
+
+def _openai_read_embeddings(body: Mapping[str, Any], model: str) -> Embeddings:
+    rows = sorted(body["data"], key=lambda row: row.get("index", 0))
+    vectors = [_vector(row["embedding"]) for row in rows]
+    usage = body.get("usage") or {}
+    return Embeddings(vectors, body.get("model") or model, usage.get("prompt_tokens"), dict(body))
+
+
+def _vector(embedding: Any) -> list[float]:
+    """Return a vector that came as numbers, or as base64 of little-endian 32-bit floats."""
+    if isinstance(embedding, str):
+        data = base64.b64decode(embedding)
+        return list(struct.unpack(f"<{len(data) // 4}f", data))
+    return [float(number) for number in embedding]
+
+
+def _openai_list_models(next_page: str) -> WireRequest:
+    return WireRequest(path="/models", method="GET", body=None)
+
+
+def _openai_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
+    # OpenAI tells ids alone; the gateways' fields are read where they exist.
+    rows = body["data"]
+    return [ModelInfo(row["id"], _window(row), _most_output(row), row) for row in rows], ""
+
+
+def _window(row: Mapping[str, Any]) -> int | None:
+    names = ("context_length", "context_window", "max_model_len", "max_context_length", "max_input_tokens")
+    return next((row[name] for name in names if isinstance(row.get(name), int)), None)
+
+
+def _most_output(row: Mapping[str, Any]) -> int | None:
+    top = row.get("top_provider")
+    inner = top.get("max_completion_tokens") if isinstance(top, Mapping) else None
+    return next(
+        (row[name] for name in ("max_completion_tokens", "max_tokens") if isinstance(row.get(name), int)), inner
+    )
+
+
+def _openai_count(request: WireRequest) -> WireRequest:
+    known = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "previous_response_id")
+    body = {key: value for key, value in (request.body or {}).items() if key in known}
+    return WireRequest(path="/responses/input_tokens", body=body)
+
+
+def _anthropic_list_models(next_page: str) -> WireRequest:
+    query = {"limit": "1000"} | ({"after_id": next_page} if next_page else {})
+    return WireRequest(path="/models", method="GET", headers={"anthropic-version": "2023-06-01"}, query=query)
+
+
+def _anthropic_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
+    models = [ModelInfo(row["id"], row.get("max_input_tokens"), row.get("max_tokens"), row) for row in body["data"]]
+    return models, (body.get("last_id") or "") if body.get("has_more") else ""
+
+
+def _anthropic_count(request: WireRequest) -> WireRequest:
+    known = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+    body = {key: value for key, value in (request.body or {}).items() if key in known}
+    return WireRequest(path="/messages/count_tokens", body=body, headers=request.headers)
+
+
+def _gemini_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
+    one: dict[str, Any] = {"model": f"models/{model}"} | ({"outputDimensionality": dimensions} if dimensions else {})
+    requests = [one | {"content": {"parts": [{"text": text}]}} for text in texts]
+    return WireRequest(path=f"/v1beta/models/{model}:batchEmbedContents", body={"requests": requests})
+
+
+def _gemini_read_embeddings(body: Mapping[str, Any], model: str) -> Embeddings:
+    vectors = [[float(number) for number in row["values"]] for row in body["embeddings"]]
+    usage = body.get("usageMetadata") or {}
+    return Embeddings(vectors, model, usage.get("promptTokenCount"), dict(body))
+
+
+def _gemini_list_models(next_page: str) -> WireRequest:
+    query = {"pageSize": "1000"} | ({"pageToken": next_page} if next_page else {})
+    return WireRequest(path="/v1beta/models", method="GET", query=query)
+
+
+def _gemini_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
+    rows = body.get("models") or []
+    models = [
+        ModelInfo(row["name"].removeprefix("models/"), row.get("inputTokenLimit"), row.get("outputTokenLimit"), row)
+        for row in rows
+    ]
+    return models, body.get("nextPageToken") or ""
+
+
+def _gemini_count(request: WireRequest) -> WireRequest:
+    # The wrapper counts the system instruction and the tools, too; `contents` alone would not.
+    path = request.path.rpartition(":")[0]
+    inner = {"model": f"models/{path.rpartition('/')[2]}", **(request.body or {})}
+    return WireRequest(path=f"{path}:countTokens", body={"generateContentRequest": inner})
+
+
+OPENAI_COMPATIBLE: Final = Operations(
+    embed=_openai_embed,
+    read_embeddings=_openai_read_embeddings,
+    list_models=_openai_list_models,
+    read_models=_openai_read_models,
+)
+OPENAI: Final = Operations(
+    embed=_openai_embed,
+    read_embeddings=_openai_read_embeddings,
+    list_models=_openai_list_models,
+    read_models=_openai_read_models,
+    count_tokens=_openai_count,
+    read_count=lambda body: int(body["input_tokens"]),
+    stored_responses=True,
+)
+ANTHROPIC: Final = Operations(
+    list_models=_anthropic_list_models,
+    read_models=_anthropic_read_models,
+    count_tokens=_anthropic_count,
+    read_count=lambda body: int(body["input_tokens"]),
+)
+GEMINI: Final = Operations(
+    embed=_gemini_embed,
+    read_embeddings=_gemini_read_embeddings,
+    list_models=_gemini_list_models,
+    read_models=_gemini_read_models,
+    count_tokens=_gemini_count,
+    read_count=lambda body: int(body["totalTokens"]),
+)
