@@ -18,7 +18,7 @@ from ._backend import shield
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AsyncEventReader"]
+__all__ = ["AsyncEventReader", "body_pieces"]
 
 DRAIN_SECONDS: Final = 0.25
 """How long the end of a body is waited for, once the answer is complete, to keep the connection."""
@@ -49,7 +49,8 @@ class AsyncEventReader:
         # The body of llmkit's own transport: it can be told when to give up, and to read on to its end.
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
-        self._pieces: AsyncIterator[bytes] = _pieces(response)
+        self._pieces: AsyncIterator[bytes] = body_pieces(response)
+        self._reading = False
         self._waiting_since = 0.0
         self._rest = b""
         self._seen_event = False
@@ -89,6 +90,10 @@ class AsyncEventReader:
             self.closed = True
             with shield():
                 await self._response.aclose()
+                if self._pieces is not self._response.stream and not self._reading:
+                    # httpx's generators are nested: closing the outer one would leave the inner ones suspended.
+                    # Reading on makes all of them fail.
+                    await self._drain()
 
     def _decode(self, piece: bytes) -> list[Event]:
         """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
@@ -124,12 +129,15 @@ class AsyncEventReader:
             return b""
         if self._wire:
             self._wire.deadline = until
+        self._reading = True
         try:
             return await anext(self._pieces, b"")
         except Exception as error:
             failure = error_from_exception(error)
             if failure is None:
                 raise
+        finally:
+            self._reading = False
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
         if isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= until:
             failure = self._too_late(bound)
@@ -164,7 +172,7 @@ class AsyncEventReader:
                 raise
 
 
-def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
+def body_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
     """Return the body as it arrives: straight from the transport's stream where nothing has to be decoded."""
     if "content-encoding" in response.headers or response.is_stream_consumed:
         return response.aiter_bytes()
