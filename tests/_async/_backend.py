@@ -14,7 +14,7 @@ from llmkit._async._backend import httpx
 from ..answers import Api
 from ..server import PATIENCE, Server
 
-__all__ = ["KEY", "Client", "OtherClient", "in_thread", "make_local_provider", "make_provider", "run_together"]
+__all__ = ["KEY", "Client", "OtherClient", "httpx", "in_thread", "make_local_provider", "make_provider", "run_together"]
 
 KEY = "sk-test-0123456789abcdef"
 Client = httpx.AsyncClient

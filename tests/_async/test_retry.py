@@ -26,7 +26,7 @@ from llmkit import (
 
 from ..answers import Api, ChatCompletions, error_body
 from ..server import CLOSE, GONE, RESET, Server, head, json_reply, raw_reply, stream_reply
-from ._backend import make_provider
+from ._backend import Client, make_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -238,7 +238,7 @@ async def test_read_timeouts_are_tried_again_only_when_asked_for(server: Server,
         with pytest.raises(LLMProviderTimeoutError) as caught:
             await provider.execute("Hi")
         assert (caught.value.code, sleeps, len(server.requests)) == ("ReadTimeout", [], 1)
-        response = await provider.execute("Hi", retry_read_timeouts=True, timeout=0.5)
+        response = await provider.execute("Hi", retry_read_timeouts=True, timeout=0.3)
     assert (response.content, len(sleeps)) == ("Hello!", 1)
 
 
@@ -328,11 +328,12 @@ async def test_redirect_is_an_error_and_not_followed(server: Server, api: Api, s
         assert elsewhere.connections == []
 
 
-async def test_error_body_is_told_in_short(server: Server, api: Api) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
+async def test_error_body_is_told_in_short(server: Server, api: Api, own: bool) -> None:
     page = b"<html><title>Bad gateway</title>" + b"<p>lorem ipsum</p>" * 100_000
     server.add([head(502, {"content-type": "text/html"}), page, CLOSE])
-    async with make_provider(server, api, max_retries=0) as provider:
+    async with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
         with pytest.raises(LLMProviderServerError, match="Bad gateway") as caught:
-            await provider.execute("Hi")
+            await provider.execute("Hi", max_retries=0)
     assert (caught.value.status_code, len(caught.value.body or "")) == (502, 2001)
     assert len(caught.value.message) < 300

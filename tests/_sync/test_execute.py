@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from llmkit import LLMConfig, LLMProviderConfigurationError, LLMProviderTokenLimitError, LLMResponse, ToolCall
+from llmkit import (
+    LLMConfig,
+    LLMProviderConfigurationError,
+    LLMProviderServerError,
+    LLMProviderTokenLimitError,
+    LLMResponse,
+    ToolCall,
+)
 from llmkit._sync.provider import SyncProvider
 from llmkit._sync.stream import SyncStream
 
 from ..answers import MODEL, Api, ChatCompletions, Responses
-from ..server import Server, json_reply, stream_reply
+from ..server import Server, json_reply, raw_reply, stream_reply
 from ._backend import KEY, Client, OtherClient, make_provider
 
 pytestmark = pytest.mark.anyio
@@ -300,3 +307,44 @@ def test_reasoning_models_get_no_temperature_by_default(server: Server, api: Api
     assert "o3" in adjustment["reason"]
     assert "temperature" not in server.bodies[0]
     assert (server.bodies[1]["temperature"], explicit.metadata["adjustments"]) == (1, [])
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
+def test_body_over_the_limit_is_refused_and_not_asked_for_again(server: Server, api: Api, own: bool) -> None:
+    server.add(json_reply(api.plain("x" * 300_000)), json_reply(api.plain()))
+    with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+        with pytest.raises(LLMProviderServerError, match=r"max_body_bytes \(100000 bytes\)"):
+            provider.execute("Hi", max_body_bytes=100_000)
+        assert (provider.execute("Hi")).content == "Hello!"
+    assert len(server.requests) == 2
+
+
+ANSWERS_THAT_ARE_NONE = [
+    (b"<html>Sign in</html>", "Sign in"),
+    (b"", "empty"),
+    (b"null", "null|None"),
+    (b"[]", "no answer"),
+    (b'"hello"', "hello"),
+    (b"{}", "unexpected shape"),
+    (b'{"choices": [], "output": null}', "unexpected shape"),
+    (b'{"error": {"message": "The model is asleep"}}', "The model is asleep"),
+    (b'{"choices": [{"message": {"content": "Hel', "Hel"),
+    (b'{"text": "\xff"}', "not JSON"),
+    (b'{"choices": NaN}', "not JSON"),
+    (b'{"choices": ' + b"9" * 5000 + b"}", "shape|JSON"),
+    (b"[" * 100_000, "not JSON"),
+    (b'{"choices": "\\ud83d"}', "shape|JSON"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"), ANSWERS_THAT_ARE_NONE, ids=[repr(body[:20]) for body, _ in ANSWERS_THAT_ARE_NONE]
+)
+def test_body_that_is_no_answer(server: Server, api: Api, body: bytes, told: str) -> None:
+    server.add(raw_reply(body, x_request_id="req_4"))
+    with make_provider(server, api, max_retries=0) as provider:
+        with pytest.raises(LLMProviderServerError, match=told) as caught:
+            provider.execute("Hi")
+    assert (caught.value.provider, caught.value.request_id) == ("openai", "req_4")
+    assert len(caught.value.message) < 500
+    assert len(caught.value.body or "") <= 2001

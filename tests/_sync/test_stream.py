@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import threading
+import zlib
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from llmkit import (
     Finish,
     LLMProviderConnectionError,
+    LLMProviderError,
     LLMProviderRateLimitError,
     LLMProviderServerError,
     LLMProviderStreamError,
@@ -25,7 +27,7 @@ from llmkit import (
 
 from ..answers import MODEL, Api, ChatCompletions, Responses, error_body
 from ..server import CLOSE, GONE, RESET, Server, chunked, event, head, json_reply, pieces, raw_reply, stream_reply
-from ._backend import in_thread, make_provider
+from ._backend import Client, httpx, in_thread, make_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -181,6 +183,40 @@ def test_break_ends_a_stream_without_its_block(server: Server, api: Api) -> None
             stream.response()
     assert caught.value.partial is not None
     assert caught.value.partial.content.startswith("One")
+
+
+def zipped(events: list[bytes], end: bool = True) -> list[bytes]:
+    """Compress events so that each can be read as soon as it has come."""
+    compressor = zlib.compressobj(wbits=31)
+    pieces = [compressor.compress(received) + compressor.flush(zlib.Z_SYNC_FLUSH) for received in events]
+    return [*pieces, compressor.flush()] if end else pieces
+
+
+def test_compressed_stream_is_read_and_left_as_any_other(server: Server, api: Api) -> None:
+    server.add(stream_reply(zipped(api.stream("One", " two")), content_encoding="gzip"))
+    begun = zipped(api.begun("One", " two"), end=False)
+    server.add(stream_reply([*begun, GONE], end=False, content_encoding="gzip"))
+    with make_provider(server, api) as provider:
+        assert (provider.stream("Count").response()).content == "One two"
+        for _ in provider.stream("Count"):
+            break
+        assert in_thread(server.wait_gone)
+    assert [request.connection for request in server.requests] == [0, 0]
+
+
+def test_client_of_the_caller_gets_its_connections_back(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("One")), stream_reply([*api.begun("One", " two"), GONE], end=False))
+    server.add(stream_reply([*api.begun("One"), api.error("No")], end=False), stream_reply(api.stream("One")))
+    with Client(limits=httpx.Limits(max_connections=1)) as client:
+        provider = make_provider(server, api, http_client=client, max_retries=0)
+        assert (provider.stream("Count").response()).content == "One"
+        for _ in provider.stream("Count"):
+            break
+        assert in_thread(server.wait_gone)
+        with pytest.raises(LLMProviderError, match="No"):
+            provider.stream("Count").response()
+        assert (provider.stream("Count").response()).content == "One"
+    assert [request.connection for request in server.requests] == [0, 0, 1, 2]
 
 
 def test_leaving_the_block_closes_the_connection(server: Server, api: Api) -> None:
