@@ -54,16 +54,30 @@ _RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str]
             {402},
             "insufficient_quota billing_hard_limit_reached credit_balance_exhausted billing_error quota_exceeded "
             "organization_spend_limit_exceeded project_spend_limit_exceeded organization_usage_limit_exceeded "
-            "enforced_spend_limit_reached contract_spend_limit_reached insufficient_balance quota_per_day",
-            ("credit balance is too low", "spend limit", "insufficient balance", "usage limits. you will regain"),
+            "enforced_spend_limit_reached contract_spend_limit_reached insufficient_balance quota_per_day "
+            "exceeded_current_quota_error",
+            (
+                "credit balance is too low",
+                "spend limit",
+                "insufficient balance",
+                "usage limits. you will regain",
+                # Gemini, of a model that the plan does not include.
+                "limit: 0,",
+                "limit: 0\n",
+            ),
         ),
         (
             LLMProviderTokenLimitError,
             set(),
-            "context_length_exceeded exceed_context_size_error model_context_window_exceeded",
+            "context_length_exceeded exceed_context_size_error model_context_window_exceeded tokens_limit_reached",
             (
                 "maximum context length",
+                "maximum prompt length",
+                "greater than the context length",
                 "exceeds the context window",
+                "exceed context limit",
+                "exceeded model token limit",
+                "context window exceeds limit",
                 "prompt is too long",
                 "reduce the length of the messages",
                 "input token count",
@@ -77,8 +91,8 @@ _RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str]
             LLMProviderContentFilterError,
             set(),
             "content_filter content_policy_violation invalid_prompt bio_policy misalignment_policy_violation "
-            "moderation_blocked responsibleaipolicyviolation",
-            (),
+            "moderation_blocked responsibleaipolicyviolation data_inspection_failed",
+            ("content violates usage guidelines", "content exists risk"),
         ),
         (
             LLMProviderAuthenticationError,
@@ -122,34 +136,49 @@ def error_from_response(
         error = kind(f"the service answered {status}{told}", status_code=status)
     error.body = excerpt(text)
     error.request_id = error.request_id or request_id(headers)
-    error.retry_after = _retry_after(headers, now) if _retry_after(headers, now) is not None else error.retry_after
+    wait = _retry_after(headers, now)
+    error.retry_after = error.retry_after if wait is None else wait
     error.should_retry = {"true": True, "false": False}.get(headers.get("x-should-retry", "").lower())
     return error
 
 
 def error_from_body(body: Any, status: int | None = None) -> LLMProviderError:
     """Return the exception for a decoded error body, or for an error object inside a 200 answer or a stream."""
-    top = body[0] if isinstance(body, list) and body else body
-    top = top if isinstance(top, Mapping) else {"message": str(top)}
-    inner = top.get("error", top)
-    error = inner if isinstance(inner, Mapping) else {"message": str(inner), "code": top.get("code")}
-    message = _first_text(error, "message", "detail", "error", "msg") or _first_text(top, "message", "detail") or ""
-    message = message or excerpt(str(error), 200)
-    if not isinstance(status, int) or status < 400:
-        code = error.get("code", error.get("status"))
-        status = code if isinstance(code, int) and 400 <= code < 600 else None
-    named = [code for code in _codes(error) if code]
-    kind = _classify(status, frozenset(code.lower() for code in named), message.lower())
-    what = f"{status or ''} {named[0] if named else ''}".strip() or "an error"
+    top, *levels = _error_objects(body)
+    messages = [text for level in levels if (text := _first_text(level, "message", "detail", "error", "msg"))]
+    message = ": ".join(dict.fromkeys(messages)) or _first_text(top, "message", "detail") or excerpt(levels[0], 200)
+    if status is None or status < 400:
+        status = next((code for level in levels for code in _status_codes(level)), None)
+    codes = [code for level in reversed(levels) for code in _codes(level)]
+    kind = _classify(status, frozenset(code.lower() for code in codes), message.lower())
+    what = f"{status or ''} {codes[0] if codes else ''}".strip() or "an error"
     return kind(
         f"the service answered {what}: {excerpt(message)}",
         status_code=status,
-        code=named[0] if named else None,
-        parameter=error.get("param") if isinstance(error.get("param"), str) else None,
+        code=codes[0] if codes else None,
+        parameter=next((name for level in levels if (name := _first_text(level, "param"))), None),
         request_id=_first_text(top, "request_id"),
-        retry_after=_retry_delay(error),
-        body=excerpt(str(body)),
+        retry_after=next((wait for level in levels if (wait := _retry_delay(level)) is not None), None),
+        body=excerpt(body),
     )
+
+
+def _error_objects(body: Any) -> list[Mapping[str, Any]]:
+    """Return the body as an object, the error object in it, and the one of another service that a gateway passes on."""
+    top = body[0] if isinstance(body, list) and body else body
+    top = top if isinstance(top, Mapping) else {"message": excerpt(top)}
+    error = top.get("error") or top
+    # xAI and Hugging Face: the error is its message, and the code, if any, stands beside it.
+    error = error if isinstance(error, Mapping) else {"message": excerpt(error), **top}
+    metadata = error.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    if not isinstance(raw, str) or not raw.strip():
+        return [top, error]
+    # openrouter.ai/docs, "Errors": what the upstream service said is text, and that text is often JSON.
+    try:
+        return [top, error, _error_objects(decode_json(raw))[1]]
+    except ValueError:
+        return [top, error, {"message": raw}]
 
 
 def error_in_text(body: bytes, is_whole: bool) -> LLMProviderError | None:
@@ -180,34 +209,42 @@ def _classify(status: int | None, codes: frozenset[str], message: str) -> type[L
     if "string_above_max_length" not in codes:
         for kind, _, known, words in _RULES:
             if known & codes or any(word in message for word in words):
+                # Too many tokens a minute is no prompt that is too long.
+                if (kind, status) == (LLMProviderTokenLimitError, 429):
+                    continue
+                # Nearly all of OpenAI's errors are of this type: any other status says more.
                 if kind is LLMProviderBadRequestError and status not in (None, 400):
                     break
                 return kind
-    for kind, statuses, _, _ in _RULES:
-        if status in statuses:
-            return kind
-    return LLMProviderServerError
+    return next((kind for kind, statuses, _, _ in _RULES if status in statuses), LLMProviderServerError)
 
 
 def _codes(error: Mapping[str, Any]) -> Iterator[str]:
     """Yield the codes of an error object, the most telling first."""
-    details = error.get("details")
+    details, inner, metadata = error.get("details"), error.get("innererror"), error.get("metadata")
+    listed = [detail for detail in details if isinstance(detail, Mapping)] if isinstance(details, list) else []
+    found = [detail.get("reason") for detail in listed]
+    found += [error.get(key) for key in ("code", "status", "type")]
     if isinstance(details, Mapping):
-        yield from (details[key] for key in ("error_code",) if isinstance(details.get(key), str))
-    for key in ("code", "status", "type"):
-        if isinstance(error.get(key), str):
-            yield error[key]
-    inner = error.get("innererror")
-    if isinstance(inner, Mapping) and isinstance(inner.get("code"), str):
-        yield inner["code"]
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, Mapping):
-            yield from (detail[key] for key in ("reason",) if isinstance(detail.get(key), str))
-            yield from _quota_codes(detail)
+        found.insert(0, details.get("error_code"))
+    if isinstance(inner, Mapping):
+        found.append(inner.get("code"))
+    yield from (code for code in found if code and isinstance(code, str) and code != "error")
+    for detail in listed:
+        yield from _quota_codes(detail)
     # OpenRouter: a moderated prompt is a 403 whose metadata has the reasons.
-    metadata = error.get("metadata")
     if isinstance(metadata, Mapping) and metadata.get("reasons"):
         yield "content_filter"
+
+
+def _status_codes(error: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the HTTP statuses that an error object names, as numbers or as text."""
+    for key in ("code", "status", "status_code"):
+        value = error.get(key)
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
+            value = int(value)
+        if isinstance(value, int) and 400 <= value < 600:
+            yield value
 
 
 def _quota_codes(detail: Mapping[str, Any]) -> Iterator[str]:
@@ -271,8 +308,12 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return next((headers[name] for name in names if headers.get(name)), None)
 
 
-def excerpt(text: str, most: int = EXCERPT) -> str:
-    """Return the beginning of a text on one line, at most `most` characters."""
+def excerpt(value: object, most: int = EXCERPT) -> str:
+    """Return the beginning of a text, or of a value's text, on one line, at most `most` characters."""
+    try:
+        text = str(value)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
     cut = " ".join(text[: most * 2].split())
     return cut if len(cut) <= most and len(text) <= most * 2 else cut[:most] + "…"
 
@@ -305,5 +346,6 @@ def error_from_exception(error: BaseException) -> LLMProviderError | None:
         if kind.__name__ in _NETWORK:
             exception, message = _NETWORK[kind.__name__]
             told = excerpt(str(error), 200)
-            return exception(f"{message} ({type(error).__name__}{f': {told}' if told else ''})", code=type(error).__name__)
+            name = type(error).__name__
+            return exception(f"{message} ({name}{f': {told}' if told else ''})", code=name)
     return None

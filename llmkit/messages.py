@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ class Message:
     """One message of a conversation.
 
     `role` is system, developer, user, assistant or tool; `content` a string, or a list of strings and parts.
-    An assistant's message may have `tool_calls`, `refusal`, `reasoning` and native parts with their issuer;
+    An assistant's message may have `tool_calls`, a `refusal`, and native parts with their issuer;
     a tool's result has the `tool_call_id` that it answers, and `is_error` where the tool failed. `extra` holds
     other keys of a plain dict; they go to APIs of the Chat Completions kind only.
     """
@@ -144,25 +144,27 @@ def parse_messages(messages: Any) -> tuple[Message, ...]:
 def parse_message(message: Any, place: str) -> Message:
     """Return one message, checked; `place` names it in errors."""
     if isinstance(message, Mapping):
-        message = _from_mapping(message, place)
-    if not isinstance(message, Message):
+        parsed = _from_mapping(message, place)
+    elif isinstance(message, Message):
+        parsed = replace(message, content=_content(message.content, f"{place}.content"))
+    else:
         raise LLMProviderBadRequestError(f"{place} is a {type(message).__name__}; it must be a dict or a Message")
-    if message.role not in ROLES:
-        raise LLMProviderBadRequestError(f"{place}.role is {message.role!r}{nearest(message.role, ROLES)}")
-    if message.role == "tool" and not message.tool_call_id:
+    if parsed.role not in ROLES:
+        raise LLMProviderBadRequestError(f"{place}.role is {parsed.role!r}{nearest(parsed.role, ROLES)}")
+    if parsed.role == "tool" and not parsed.tool_call_id:
         raise LLMProviderBadRequestError(f"{place} answers no tool call; it needs the tool_call_id of the call")
-    if not (message.content or message.tool_calls or message.refusal or message.native) and message.content is None:
-        raise LLMProviderBadRequestError(f"{place}.content is None; it must be a string or a list of parts")
-    return message
+    if parsed.content in (None, ()) and not (parsed.tool_calls or parsed.refusal or parsed.native):
+        what = "None" if parsed.content is None else "empty"
+        raise LLMProviderBadRequestError(f"{place}.content is {what}; it must be a string or a list of parts")
+    return parsed
 
 
 def _from_mapping(message: Mapping[str, Any], place: str) -> Message:
     if "role" not in message:
         raise LLMProviderBadRequestError(f"{place} has no role; it must be one of {', '.join(ROLES)}")
     known = {key: message[key] for key in ("role", "name", "tool_call_id", "is_error", "refusal") if key in message}
-    native = message.get("native") or {}
-    if native:
-        known["issuer"], known["native"] = Issuer(**native["issuer"]), tuple(native["parts"])
+    if message.get("native"):
+        known["issuer"], known["native"] = _native(message["native"], place)
     tool_calls = _list(message.get("tool_calls") or (), f"{place}.tool_calls")
     return Message(
         **known,
@@ -172,7 +174,14 @@ def _from_mapping(message: Mapping[str, Any], place: str) -> Message:
     )
 
 
-_MESSAGE_KEYS = {"role", "content", "name", "tool_call_id", "is_error", "refusal", "tool_calls", "native"}
+_MESSAGE_KEYS: Final = {"role", "content", "name", "tool_call_id", "is_error", "refusal", "tool_calls", "native"}
+
+
+def _native(native: Any, place: str) -> tuple[Issuer, tuple[Mapping[str, Any], ...]]:
+    try:
+        return Issuer(**native["issuer"]), tuple(dict(part) for part in native["parts"])
+    except (LookupError, TypeError, ValueError):
+        raise LLMProviderBadRequestError(f"{place}.native is not as LLMResponse.to_message() made it") from None
 
 
 def _content(content: Any, place: str) -> str | tuple[Part, ...] | None:
@@ -187,15 +196,14 @@ def _part(part: Any, place: str) -> Part:
     if isinstance(part, str):
         return Text(part)
     if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-        raise LLMProviderBadRequestError(f"{place} must be a string, a part, or a dict with a type, like "
-                                         "{'type': 'text', 'text': '…'}")  # fmt: skip
+        shape = "{'type': 'text', 'text': '…'}"
+        raise LLMProviderBadRequestError(f"{place} must be a string, a part, or a dict with a type, like {shape}")
     reader = _PART_READERS.get(part["type"])
     try:
         return reader(part) if reader else RawPart(part)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LLMProviderBadRequestError(
-            f"{place} is no valid part of type {part['type']!r}: {type(error).__name__} at {error}"
-        ) from None
+        told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise LLMProviderBadRequestError(f"{place} is no valid part of type {part['type']!r}: {told}") from None
 
 
 def _others(part: Mapping[str, Any], *known: str) -> Extra:
@@ -204,7 +212,7 @@ def _others(part: Mapping[str, Any], *known: str) -> Extra:
 
 def _read_text(part: Mapping[str, Any]) -> Part:
     if not isinstance(part["text"], str):
-        raise TypeError("text")
+        raise TypeError("its text is no string")
     return Text(part["text"], _others(part, "text"))
 
 
@@ -220,7 +228,7 @@ def _read_image(part: Mapping[str, Any]) -> Part:
 
 def _read_audio(part: Mapping[str, Any]) -> Part:
     audio = part["input_audio"]
-    return Audio(base64.b64decode(audio["data"]), audio["format"], _others(part, "input_audio"))
+    return Audio(base64.b64decode(audio["data"], validate=True), audio["format"], _others(part, "input_audio"))
 
 
 def _read_file(part: Mapping[str, Any]) -> Part:
@@ -248,9 +256,9 @@ def _tool_call(call: Any, place: str) -> ToolCall:
             return ToolCall.from_text(call["id"], call["custom"]["name"], call["custom"]["input"], "custom")
         return ToolCall.from_text(call["id"], call["function"]["name"], call["function"].get("arguments") or "")
     except (KeyError, TypeError, AttributeError) as error:
-        raise LLMProviderBadRequestError(f"{place} is no tool call: {type(error).__name__} at {error}; it must be like "
-                                         "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '{}'}}"
-                                         ) from None  # fmt: skip
+        told = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        shape = "{'id': …, 'type': 'function', 'function': {'name': …, 'arguments': '{}'}}"
+        raise LLMProviderBadRequestError(f"{place} is no tool call: {told}; it must be like {shape}") from None
 
 
 def _list(value: Any, place: str) -> Sequence[Any]:
@@ -270,5 +278,6 @@ def _read_data_url(url: str) -> tuple[str, bytes]:
 def _media_type(path: str | Path, kind: str) -> str:
     media_type = mimetypes.guess_type(str(path))[0] or ""
     if not media_type.startswith(kind):
-        raise LLMProviderBadRequestError(f"{path} has no ending of an {kind.rstrip('/')} file; pass the bytes and media_type")
+        told = f"{path} has no ending of an {kind.rstrip('/')} file; pass the bytes and media_type"
+        raise LLMProviderBadRequestError(told)
     return media_type or "application/octet-stream"

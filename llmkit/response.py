@@ -44,7 +44,7 @@ class ToolCall:
 
     @classmethod
     def from_text(cls, id: str, name: str, text: str, kind: str = "function") -> ToolCall:
-        """Return the call with `text` decoded; an empty text means no arguments."""
+        """Return the call with `text` decoded; an empty text, or `null`, means no arguments."""
         call = cls(id, name, arguments_text=text, kind=kind)
         if kind == "function" and text.strip():
             try:
@@ -54,7 +54,7 @@ class ToolCall:
                 return call
             if isinstance(value, dict):
                 call.arguments = value
-            else:
+            elif value is not None:
                 call.parse_error = f"the arguments are a JSON {type(value).__name__}, not an object"
         return call
 
@@ -106,7 +106,8 @@ class LLMResponse:
         `native` keeps what the service wants back word for word (encrypted reasoning, signatures) beside its
         issuer; llmkit sends it to that issuer only. The message is JSON-serialisable and works with any provider.
         """
-        message: dict[str, Any] = {"role": "assistant", "content": self.content or None}
+        nothing = None if self.tool_calls or self.refusal else ""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content or nothing}
         if self.refusal:
             message["refusal"] = self.refusal
         if self.tool_calls:
@@ -148,7 +149,10 @@ class ResponseBuilder:
 
     def build(self, issuer: Issuer, api_type: APIType) -> LLMResponse:
         """Return the answer as far as it has come."""
-        calls = [call.finished() for _, call in sorted(self._tool_calls.items())]
+        # Some services give a call no id, but a result has to name the call that it answers; ids over 40 characters
+        # are refused by others.
+        id = f"call_{(self._start.id or '')[:30]}_"
+        calls = [call.finished(f"{id}{index}") for index, call in sorted(self._tool_calls.items())]
         usage = self._usage
         return LLMResponse(
             content="".join(self._text),
@@ -202,8 +206,8 @@ class _ToolCallText:
     kind: str = "function"
     arguments: list[str] = field(default_factory=list)
 
-    def finished(self) -> ToolCall:
-        return ToolCall.from_text(self.id, self.name, "".join(self.arguments), self.kind)
+    def finished(self, default_id: str) -> ToolCall:
+        return ToolCall.from_text(self.id or default_id, self.name, "".join(self.arguments), self.kind)
 
 
 _HANDLERS: dict[type, Callable[[ResponseBuilder, Any], None]] = {

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Final
 
 from ..call import Call
-from ..errors import LLMProviderUnsupportedOperationError
+from ..codec import decode_json
+from ..errors import LLMProviderStreamError, LLMProviderUnsupportedOperationError
 from ..events import (
     Event,
     Finish,
@@ -23,6 +25,7 @@ from ..events import (
     ResponseStart,
     TextDelta,
     ToolCallDelta,
+    UnknownEvent,
     Usage,
     UsageReport,
 )
@@ -30,7 +33,7 @@ from ..failures import error_from_body
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireRequest, sampling_parameters
+from . import Dialect, StreamDecoder, WireRequest, counts, join_pieces, sampling_parameters, split_total
 
 __all__ = ["ChatCompletions"]
 
@@ -108,19 +111,18 @@ def _message(message: Message, issuer: Issuer) -> dict[str, Any]:
     parts = message.parts
     if len(parts) == 1 and isinstance(parts[0], Text) and not parts[0].extra:
         sent["content"] = parts[0].text
-    elif parts or not message.tool_calls:
-        sent["content"] = [_part(part) for part in parts] if parts else message.content if message.content == "" else None
     else:
-        sent["content"] = None
+        sent["content"] = [_part(part) for part in parts] or None
     if message.tool_calls:
         sent["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
     for key, value in (("tool_call_id", message.tool_call_id), ("name", message.name), ("refusal", message.refusal)):
         if value is not None:
             sent[key] = value
     sent |= message.extra
-    if message.issuer == issuer:
-        for part in message.native:
-            sent |= part
+    for part in message.native if message.issuer == issuer else ():
+        sent |= {key: value for key, value in part.items() if key != "tool_calls"}
+        for call, own in zip(sent.get("tool_calls") or (), part.get("tool_calls") or (), strict=False):
+            call |= own
     return sent
 
 
@@ -173,10 +175,11 @@ def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
 
 
 class ChatCompletionsDecoder(StreamDecoder):
-    """Reads chunks and whole completions; only choice 0 is read, the others stand in `raw`.
+    """Reads chunks and whole completions; only choice 0 is read.
 
     A finish reason makes the answer complete, `[DONE]` ends it. Ten services send no `[DONE]`, one sends no finish
-    reason; usage comes on any chunk, in several shapes, and the last value of each key counts.
+    reason; usage comes on any chunk, in several shapes, and the last value of each key counts. `raw` of a stream is
+    the last chunk that had more than text: usage, a finish reason, citations.
     """
 
     def __init__(self) -> None:
@@ -185,21 +188,36 @@ class ChatCompletionsDecoder(StreamDecoder):
         self._raw_finish: str | None = None
         self._usage: dict[str, Any] = {}
         self._calls = ToolCallAssembler()
+        self._reasoning: list[str] = []
+        self._details: list[dict[str, Any]] = []
         self._native: dict[str, Any] = {}
         self._refused = False
 
     def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
         """Read one chunk: `choices[0].delta`, usage, id and model."""
-        choices = data.get("choices")
+        choices, usage = data.get("choices"), data.get("usage")
         if choices:
+            if not self._started:
+                self._start(data, events)
             choice = choices[0]
-            if choice.get("index", 0) == 0:
-                self._read_choice(choice, choice.get("delta") or choice.get("message") or {}, events)
-        if not self._started and (data.get("id") or data.get("model")):
-            self._started = True
-            events.append(ResponseStart(data.get("id") or None, data.get("model") or None))
-        usage = data.get("usage") or (choices and choices[0].get("usage")) or (data.get("x_groq") or {}).get("usage")
+            if not choice.get("index"):
+                delta = choice.get("delta")
+                if delta is None:
+                    delta = choice.get("message") or {}
+                content = delta.get("content")
+                is_text = content and content.__class__ is str
+                if is_text:
+                    events.append(TextDelta(content))
+                # Nearly all chunks have nothing but text: the rest is looked at in the others only.
+                if not is_text or len(delta) > 1 or choice.get("finish_reason") is not None:
+                    self._read_choice(choice, delta, events)
+                    usage = usage or choice.get("usage") or (data.get("x_groq") or {}).get("usage")
+                    self.raw = data
+        elif data.get("message") and not usage:
+            # Older vLLM: an error that is a chunk of its own.
+            self.failure = error_from_body(data)
         if usage:
+            self.raw = data
             self._usage |= {key: value for key, value in usage.items() if value is not None}
             events.append(UsageReport(read_usage(self._usage)))
 
@@ -208,141 +226,217 @@ class ChatCompletionsDecoder(StreamDecoder):
         if not isinstance(body["choices"], list) or not body["choices"]:
             raise LookupError("choices is empty")
         self.on_event("message", body, events)
-        self.finished = True
-        self._close(events)
+        self.on_done(events)
 
     def on_done(self, events: list[Event]) -> None:
         """End the answer."""
+        if not self._started:
+            raise LLMProviderStreamError("the stream ended without an answer")
         self.finished = True
         self._close(events)
 
     def on_end(self, events: list[Event]) -> bool:
         """Return whether a finish reason was seen."""
         if not self.finished and self._raw_finish is not None:
-            self.finished = True
-            self._close(events)
+            self.on_done(events)
         return self.finished
 
+    def _start(self, data: dict[str, Any], events: list[Event]) -> None:
+        self._started = True
+        if data.get("id") or data.get("model"):
+            events.append(ResponseStart(data.get("id") or None, data.get("model") or None))
+
     def _read_choice(self, choice: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
-        content = delta.get("content")
-        if content:
-            if content.__class__ is str:
-                events.append(TextDelta(content))
-            else:
-                _read_content_list(content, events)
-        if len(delta) > 1:
-            self._read_rare(delta, events)
+        """Read everything but a plain text."""
+        for key, value in delta.items():
+            if value and key != "role":
+                reader = _READERS.get(key)
+                if reader:
+                    reader(self, value, delta, events)
+                else:
+                    events.append(UnknownEvent(f"delta.{key}", value))
         finish = choice.get("finish_reason")
         if finish is not None and (finish or self._calls.count):
             self._raw_finish = finish
         if choice.get("error"):
             self.failure = error_from_body(choice)
 
-    def _read_rare(self, delta: dict[str, Any], events: list[Event]) -> None:
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning and isinstance(reasoning, str):
-            events.append(ReasoningDelta(reasoning))
-        for key in ("reasoning_content", "reasoning_details"):
-            if delta.get(key):
-                self._native[key] = self._native[key] + delta[key] if key in self._native else delta[key]
-        if delta.get("refusal"):
-            self._refused = True
-            events.append(RefusalDelta(delta["refusal"]))
-        if delta.get("tool_calls"):
-            self._calls.read(delta["tool_calls"], events)
-        elif delta.get("function_call"):
-            self._calls.read([{"index": 0, "function": delta["function_call"]}], events)
+    def _on_content(self, content: Any, delta: dict[str, Any], events: list[Event]) -> None:
+        """Read content as a list of parts: Mistral's `text` and `thinking` (docs.mistral.ai, "Reasoning")."""
+        for part in () if isinstance(content, str) else content:
+            if part.get("type") == "thinking":
+                inner = part.get("thinking") or []
+                text = inner if isinstance(inner, str) else "".join(piece.get("text") or "" for piece in inner)
+                if text:
+                    events.append(ReasoningDelta(text))
+            elif part.get("text"):
+                events.append(TextDelta(part["text"]))
+
+    def _on_reasoning_content(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
+        # DeepSeek, Moonshot and z.ai want this field back.
+        self._reasoning.append(text)
+        events.append(ReasoningDelta(text))
+
+    def _on_reasoning(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
+        if not delta.get("reasoning_content"):
+            events.append(ReasoningDelta(text))
+
+    def _on_reasoning_details(self, details: list[dict[str, Any]], delta: dict[str, Any], events: list[Event]) -> None:
+        self._details += details
+        text = "".join(detail.get("text") or detail.get("summary") or "" for detail in details)
+        if text and not delta.get("reasoning") and not delta.get("reasoning_content"):
+            events.append(ReasoningDelta(text))
+
+    def _on_refusal(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
+        self._refused = True
+        events.append(RefusalDelta(text))
+
+    def _on_tool_calls(self, pieces: list[dict[str, Any]], delta: dict[str, Any], events: list[Event]) -> None:
+        self._calls.read(pieces, events)
+
+    def _on_function_call(self, function: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
+        if any(function.values()) and not delta.get("tool_calls"):
+            self._calls.read([{"index": 0, "function": function}], events)
+
+    def _on_extra_content(self, extra: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
+        # ai.google.dev/gemini-api/docs/openai: thought signatures, of the message here, of a call with the call.
+        self._native["extra_content"] = extra
 
     def _close(self, events: list[Event]) -> None:
+        if self._reasoning:
+            self._native["reasoning_content"] = join_pieces(self._reasoning)
+        if self._details:
+            self._native["reasoning_details"] = _joined_details(self._details)
+        if any(self._calls.extras):
+            self._native["tool_calls"] = self._calls.extras
         if self._native:
             events.append(NativePart(self._native))
         calls, raw = self._calls.count, self._raw_finish
-        reason = FINISH_REASONS.get(raw, "other") if raw else "tool_calls" if calls else "stop"
+        reason = FINISH_REASONS.get(raw, "other") if raw else "stop"
         if reason == "stop" and (calls or self._refused):
             reason = "tool_calls" if calls else "content_filter"
         events.append(Finish(reason, raw))
 
 
-def _read_content_list(content: Iterable[Any], events: list[Event]) -> None:
-    """Read content as a list of parts: Mistral's `text` and `thinking` (docs.mistral.ai, "Reasoning")."""
-    for part in content:
-        if part.get("type") == "thinking":
-            inner = part.get("thinking") or []
-            text = inner if isinstance(inner, str) else "".join(piece.get("text") or "" for piece in inner)
-            if text:
-                events.append(ReasoningDelta(text))
-        elif part.get("text"):
-            events.append(TextDelta(part["text"]))
+_Reader = Callable[[ChatCompletionsDecoder, Any, dict[str, Any], list[Event]], None]
+_READERS: Final[Mapping[str, _Reader]] = {
+    "content": ChatCompletionsDecoder._on_content,
+    "reasoning_content": ChatCompletionsDecoder._on_reasoning_content,
+    "reasoning": ChatCompletionsDecoder._on_reasoning,
+    "reasoning_details": ChatCompletionsDecoder._on_reasoning_details,
+    "refusal": ChatCompletionsDecoder._on_refusal,
+    "tool_calls": ChatCompletionsDecoder._on_tool_calls,
+    "function_call": ChatCompletionsDecoder._on_function_call,
+    "extra_content": ChatCompletionsDecoder._on_extra_content,
+}
+
+
+def _joined_details(pieces: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return OpenRouter's `reasoning_details` with the deltas of each put together."""
+    joined = []
+    for _, group in groupby(pieces, key=lambda piece: (piece.get("type"), piece.get("index"))):
+        deltas = list(group)
+        whole = {key: value for delta in deltas for key, value in delta.items() if value is not None}
+        for key in whole.keys() & {"text", "summary", "data"}:
+            whole[key] = join_pieces(delta.get(key) or "" for delta in deltas)
+        joined.append(whole)
+    return joined
 
 
 @dataclass(slots=True)
 class _OpenCall:
     position: int
-    id: str | None
-    name: str | None
+    kind: str
+    id: str | None = None
+    name: str | None = None
+    pieces: list[str] = field(default_factory=list)
+
+    def is_whole(self) -> bool:
+        """Return whether the arguments so far are JSON, after which no more can follow."""
+        try:
+            decode_json("".join(self.pieces))
+        except ValueError:
+            return False
+        return True
 
 
 class ToolCallAssembler:
-    """Tells which call a piece belongs to, since services set `index` and `id` each in a way of their own.
+    """Tells which call a piece belongs to, since services set `index`, `id` and `name` each in a way of their own.
 
-    A piece continues the call of its index, unless it brings another id, or a name without an id where the call
-    has a name already: that opens a new call. Without an index (or with -1), a known id continues its call, a new
-    id or a name opens one, and anything else continues the last.
+    A piece continues the call of its index, else that of its id; without either, or with an index that is new but
+    nothing to open a call with, it continues the last. Another id or another name opens a new call even so, and so
+    does the same name once the arguments are whole. `extras` has the keys that a service put on a call besides.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.extras: list[dict[str, Any]] = []
         self._by_index: dict[int, _OpenCall] = {}
+        self._by_id: dict[str, _OpenCall] = {}
         self._last: _OpenCall | None = None
 
     def read(self, pieces: Iterable[dict[str, Any]], events: list[Event]) -> None:
         """Append a delta for every piece."""
         for piece in pieces:
-            kind = "custom" if "custom" in piece else "function"
+            kind = piece.get("type") or ("custom" if "custom" in piece and "function" not in piece else "function")
             body = piece.get(kind) or {}
-            name, id = body.get("name") or None, piece.get("id") or None
-            call = self._find(piece.get("index"), id, name)
-            text = body.get("arguments" if kind == "function" else "input")
-            text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) if text is not None else ""
-            events.append(ToolCallDelta(call.position, call.id, call.name, text, kind))
+            text = body.get("input" if kind == "custom" else "arguments")
+            if not isinstance(text, str):
+                text = "" if text is None else json.dumps(text, ensure_ascii=False)
+            index, id, name = piece.get("index"), piece.get("id") or None, body.get("name") or None
+            if not isinstance(index, int) or index < 0:
+                index = None
+            call = self._continued(index, id, name, text) or self._opened(kind)
+            call.id, call.name = call.id or id, call.name or name
+            call.pieces.append(text)
+            self.extras[call.position] |= {key: value for key, value in piece.items() if key not in _CALL_KEYS}
+            self._last = call
+            if index is not None:
+                self._by_index[index] = call
+            if id:
+                self._by_id[id] = call
+            events.append(ToolCallDelta(call.position, call.id, call.name, text, call.kind))
 
-    def _find(self, index: int | None, id: str | None, name: str | None) -> _OpenCall:
-        indexed = isinstance(index, int) and index >= 0
-        call = self._by_index.get(index) if indexed else self._last  # type: ignore[arg-type]
-        if not indexed and id:
-            call = next((known for known in self._by_index.values() if known.id == id), None)
-        another = call is not None and (
-            (id is not None and call.id is not None and id != call.id) or (id is None and bool(name and call.name))
-        )
-        if call is None or another:
-            call = _OpenCall(self.count, id, name)
-            self.count += 1
-            self._by_index[index if indexed else -1 - call.position] = call  # type: ignore[index]
-        call.id, call.name = call.id or id, call.name or name
-        self._last = call
+    def _continued(self, index: int | None, id: str | None, name: str | None, text: str) -> _OpenCall | None:
+        """Return the call that a piece continues, None where it opens one."""
+        call = self._by_index.get(index) if index is not None else None
+        named_by_index = call is not None
+        if call is None and id:
+            call = self._by_id.get(id)
+        if call is None and self._last and not (id and self._last.id):
+            call = self._last if not name or (index is None and not id) else None
+        if call is None or (id and call.id and id != call.id):
+            return None
+        if not name or not call.name:
+            return call
+        repeated = not text or (id and named_by_index) or not call.is_whole()
+        return call if name == call.name and repeated else None
+
+    def _opened(self, kind: str) -> _OpenCall:
+        call = _OpenCall(self.count, kind)
+        self.count += 1
+        self.extras.append({})
         return call
+
+
+_CALL_KEYS: Final = frozenset({"index", "id", "type", "function", "custom"})
 
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:
     """Return the usage in disjoint parts.
 
-    `prompt_tokens` includes cached and audio tokens, `completion_tokens` the reasoning; where a service leaves the
-    reasoning out of it (some of xAI's models), `total_tokens` shows it.
+    `prompt_tokens` includes cached and audio tokens, `completion_tokens` the reasoning. Where a service leaves the
+    reasoning out of it (some of xAI's and Google's models), `total_tokens` shows it.
     """
-    prompt, completion = raw.get("prompt_tokens") or 0, raw.get("completion_tokens") or 0
-    inputs, outputs = raw.get("prompt_tokens_details") or {}, raw.get("completion_tokens_details") or {}
-    cache_read = inputs.get("cached_tokens") or raw.get("prompt_cache_hit_tokens") or 0
-    cache_write, audio = inputs.get("cache_write_tokens") or 0, inputs.get("audio_tokens") or 0
-    reasoning, output_audio = outputs.get("reasoning_tokens") or 0, outputs.get("audio_tokens") or 0
-    if reasoning and (raw.get("total_tokens") or 0) == prompt + completion + reasoning:
-        completion += reasoning
-    return Usage(
-        input_uncached=max(0, prompt - cache_read - cache_write - audio),
-        cache_read=cache_read,
-        cache_write=cache_write,
-        input_audio=audio,
-        output_text=max(0, completion - reasoning - output_audio),
-        reasoning=reasoning,
-        output_audio=output_audio,
-        raw=dict(raw),
+    inputs, outputs = counts(raw.get("prompt_tokens_details")), counts(raw.get("completion_tokens_details"))
+    total = counts(raw)
+    prompt, completion = total["prompt_tokens"], total["completion_tokens"]
+    hidden = max(0, total["total_tokens"] - prompt - completion)
+    cached = inputs["cached_tokens"] or total["prompt_cache_hit_tokens"] or total["cached_tokens"]
+    cache_read, cache_write, audio, uncached = split_total(
+        prompt, cached, inputs["cache_write_tokens"], inputs["audio_tokens"]
     )
+    reasoning, output_audio, text = split_total(
+        completion + hidden, outputs["reasoning_tokens"] or hidden, outputs["audio_tokens"]
+    )
+    return Usage(uncached, cache_read, cache_write, audio, text, reasoning, output_audio, dict(raw))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 
 from ..call import Adjustment, Call
-from ..errors import LLMProviderStreamError, LLMProviderUnsupportedOperationError
+from ..errors import LLMProviderServerError
 from ..events import (
     Event,
     Finish,
@@ -27,11 +27,11 @@ from ..events import (
     Usage,
     UsageReport,
 )
-from ..failures import error_from_body
+from ..failures import error_from_body, excerpt
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireRequest, sampling_parameters
+from . import Dialect, StreamDecoder, WireRequest, counts, sampling_parameters, split_total
 
 __all__ = ["Responses"]
 
@@ -69,7 +69,8 @@ class Responses:
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call; the system prompt travels as `instructions`."""
         request = WireRequest(path="/responses")
-        items = [item for message in call.messages for item in _items(message, issuer)]
+        custom = {made.id for message in call.messages for made in message.tool_calls if made.kind == "custom"}
+        items = [item for message in call.messages for item in _items(message, issuer, custom)]
         body: dict[str, Any] = {"model": call.model, "input": items}
         if call.instructions:
             body["instructions"] = call.instructions
@@ -91,7 +92,7 @@ class Responses:
         if call.parallel_tool_calls is not None:
             body["parallel_tool_calls"] = call.parallel_tool_calls
         if call.response_format is not None:
-            body["text"] = {"format": _text_format(call.response_format)}
+            body["text"] = {"format": _flat(call.response_format)}
         reasons = any(re.search(pattern, call.model) for pattern, _ in dialect.model_rules)
         if reasons and call.config.extra_params.get("store") is False:
             # What the service does not store, the caller has to bring back.
@@ -104,33 +105,41 @@ class Responses:
         return ResponsesDecoder()
 
 
-def _items(message: Message, issuer: Issuer) -> list[dict[str, Any]]:
-    """Return the input items of a message: several for one with tool calls, the native ones for their issuer."""
+def _items(message: Message, issuer: Issuer, custom: Set[str]) -> list[dict[str, Any]]:
+    """Return the input items of a message: several for one with tool calls, the native ones for their issuer.
+
+    `custom` has the ids of the calls of custom tools, whose results are items of another type.
+    """
     if message.role == "tool":
-        output = message.text if all(isinstance(part, Text) for part in message.parts) else _input_parts(message)
-        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": output}]
-    if message.native and message.issuer == issuer and _native_text(message) == message.text:
+        kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
+        return [{"type": kind, "call_id": message.tool_call_id, "output": _content(message)}]
+    if message.native and message.issuer == issuer and _says_the_same(message):
         # A reasoning item must be followed by its own message or call, with ids: all of them go back, unchanged.
         return [dict(item) for item in message.native]
     items: list[dict[str, Any]] = []
-    if message.parts or message.refusal:
-        if message.role == "assistant":
-            items.append({"role": "assistant", "content": message.text or message.refusal or ""})
-        elif len(message.parts) == 1 and isinstance(message.parts[0], Text):
-            items.append({"role": message.role, "content": message.text})
-        else:
-            items.append({"role": message.role, "content": _input_parts(message)})
+    if message.parts:
+        items.append({"role": message.role, "content": _content(message)})
+    elif message.refusal:
+        items.append({"role": message.role, "content": message.refusal})
     return items + [_tool_call(call) for call in message.tool_calls]
 
 
-def _native_text(message: Message) -> str:
-    """Return the text of the native items: where a caller edited the message, they no longer say the same."""
+def _says_the_same(message: Message) -> bool:
+    """Return whether a message still says what its native items say: a caller may have edited it."""
     contents = [part for item in message.native for part in item.get("content") or () if item.get("type") == "message"]
-    return "".join(part.get("text") or "" for part in contents)
+    text = "".join(part.get("text") or "" for part in contents)
+    made = {item.get("call_id"): item["type"] for item in message.native if item.get("type") in _CALL_TEXT}
+    functions = {id for id, kind in made.items() if kind == "function_call"}
+    return text == message.text and functions <= {call.id for call in message.tool_calls} <= made.keys()
 
 
-def _input_parts(message: Message) -> list[dict[str, Any]]:
-    return [_input_part(part) for part in message.parts]
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if all(isinstance(part, Text) and not part.extra for part in message.parts):
+        return message.text
+    parts = [_input_part(part) for part in message.parts]
+    if message.role == "assistant":
+        return [part | {"type": "output_text"} if part["type"] == "input_text" else part for part in parts]
+    return parts
 
 
 def _input_part(part: Part) -> dict[str, Any]:
@@ -140,17 +149,17 @@ def _input_part(part: Part) -> dict[str, Any]:
         case Image():
             image: dict[str, Any] = {"type": "input_image", "detail": part.detail or "auto"}
             if part.file_id:
-                return image | {"file_id": part.file_id}
-            return image | {"image_url": part.url or _data_url(part.media_type, part.data)}
+                return image | {"file_id": part.file_id, **part.extra}
+            return image | {"image_url": part.url or _data_url(part.media_type, part.data), **part.extra}
         case Audio():
             audio = {"data": base64.b64encode(part.data).decode(), "format": part.format}
-            return {"type": "input_audio", "input_audio": audio}
+            return {"type": "input_audio", "input_audio": audio, **part.extra}
         case File():
             if part.file_id or part.url:
                 key = "file_id" if part.file_id else "file_url"
-                return {"type": "input_file", key: part.file_id or part.url}
+                return {"type": "input_file", key: part.file_id or part.url, **part.extra}
             data = _data_url(part.media_type, part.data)
-            return {"type": "input_file", "filename": part.filename, "file_data": data}
+            return {"type": "input_file", "filename": part.filename, "file_data": data, **part.extra}
         case RawPart():
             return dict(part.data)
 
@@ -168,7 +177,7 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 def _tool(tool: Tool) -> dict[str, Any]:
     if tool.native is not None:
-        return dict(tool.native)
+        return _flat(tool.native)
     named = {"description": tool.description, "parameters": tool.parameters or {"type": "object", "properties": {}}}
     # `strict` is required by the API, and true by default there, unlike in Chat Completions.
     sent = {"type": "function", "name": tool.name, "strict": tool.strict or False}
@@ -178,14 +187,22 @@ def _tool(tool: Tool) -> dict[str, Any]:
 def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
     if isinstance(choice, str):
         return choice if choice in ("auto", "none", "required") else {"type": "function", "name": choice}
-    function = choice.get("function")
-    return {"type": "function", "name": function["name"]} if isinstance(function, Mapping) else choice
+    return _flat(choice)
 
 
-def _text_format(response_format: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flat form of Chat Completions' nested `json_schema`."""
-    schema = response_format.get("json_schema")
-    return {"type": "json_schema", **schema} if isinstance(schema, Mapping) else dict(response_format)
+def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Chat Completions nests under the name of its type, as this API has it: in one object.
+
+    This is how tools, their grammars, the choice of tools and JSON schemas differ between the two.
+    """
+    flat = dict(nested)
+    inner = flat.pop(str(flat.get("type")), None)
+    flat |= inner if isinstance(inner, Mapping) else {}
+    if isinstance(flat.get("format"), Mapping):
+        flat["format"] = _flat(flat["format"])
+    if isinstance(flat.get("tools"), list):
+        flat["tools"] = [_flat(tool) for tool in flat["tools"]]
+    return flat
 
 
 class ResponsesDecoder(StreamDecoder):
@@ -197,9 +214,12 @@ class ResponsesDecoder(StreamDecoder):
 
     def __init__(self) -> None:
         super().__init__()
+        self._started = False
         self._calls: dict[Any, int] = {}
         self._with_deltas: set[Any] = set()
+        self._text_item: Any = None
         self._items = 0
+        self._own_tools = False
         self._refused = False
         self._reasoning_open = False
 
@@ -207,9 +227,13 @@ class ResponsesDecoder(StreamDecoder):
         """Dispatch on the type in the data, since some services name no event."""
         kind = data.get("type") or type
         if kind == "response.output_text.delta":
-            self._with_deltas.add(_key(data))
-            if data["delta"]:
-                events.append(TextDelta(data["delta"]))
+            delta = data["delta"]
+            if delta:
+                key = data.get("output_index")
+                if key is None or key != self._text_item:
+                    self._text_item = key
+                    self._with_deltas.add(_key(data))
+                events.append(TextDelta(delta))
             return
         handler = _HANDLERS.get(kind)
         if handler:
@@ -221,21 +245,27 @@ class ResponsesDecoder(StreamDecoder):
         """Read a whole response object."""
         if not isinstance(body["output"], list):
             raise TypeError("output is no list")
-        self._on_start({"response": body}, events)
         self._on_final({"response": body}, events)
 
     def _on_start(self, data: dict[str, Any], events: list[Event]) -> None:
         response = data["response"]
-        events.append(ResponseStart(response.get("id"), response.get("model")))
+        if self._started or not response.get("id"):
+            return
+        self._started = True
+        events.append(ResponseStart(response["id"], response.get("model")))
+        # xAI reports the calls of its own tools as custom tool calls; no caller can answer them.
+        tools = response.get("tools") or ()
+        self._own_tools = bool(tools) and not any(tool.get("type") in _CUSTOM_TOOLS for tool in tools)
 
     def _on_refusal(self, data: dict[str, Any], events: list[Event]) -> None:
-        self._with_deltas.add(_key(data))
-        self._refused = True
-        events.append(RefusalDelta(data["delta"]))
+        if data["delta"]:
+            self._with_deltas.add(_key(data))
+            self._refused = True
+            events.append(RefusalDelta(data["delta"]))
 
     def _on_reasoning(self, data: dict[str, Any], events: list[Event]) -> None:
-        self._with_deltas.add(_key(data))
         if data["delta"]:
+            self._with_deltas.add(_key(data))
             self._reasoning_open = True
             events.append(ReasoningDelta(data["delta"]))
 
@@ -244,34 +274,31 @@ class ResponsesDecoder(StreamDecoder):
             events.append(ReasoningDelta("\n\n"))
 
     def _on_item_added(self, data: dict[str, Any], events: list[Event]) -> None:
-        item = data["item"]
-        if item.get("type") in _CALL_TEXT:
-            self._open_call(data, item, events)
+        if self._is_call(data["item"]):
+            self._add_to_call(_key(data, data["item"]), data["item"], "", events)
 
-    def _open_call(self, data: dict[str, Any], item: dict[str, Any], events: list[Event]) -> int:
-        key = _key(data, item)
-        if key not in self._calls:
-            self._calls[key] = len(self._calls)
-            kind = "custom" if item["type"] == "custom_tool_call" else "function"
-            id = item.get("call_id") or item.get("id")
-            events.append(ToolCallDelta(self._calls[key], id, item.get("name"), "", kind))
-        return self._calls[key]
+    def _is_call(self, item: dict[str, Any]) -> bool:
+        return item.get("type") == "function_call" or (item.get("type") == "custom_tool_call" and not self._own_tools)
+
+    def _add_to_call(self, key: Any, item: dict[str, Any], text: str, events: list[Event]) -> None:
+        position = self._calls.setdefault(key, len(self._calls))
+        kind = "custom" if item["type"] == "custom_tool_call" else "function"
+        events.append(ToolCallDelta(position, item.get("call_id") or item.get("id"), item.get("name"), text, kind))
 
     def _on_arguments(self, data: dict[str, Any], events: list[Event]) -> None:
-        self._with_deltas.add(_key(data))
-        kind = "custom" if data["type"].startswith("response.custom") else "function"
-        events.append(ToolCallDelta(self._calls[_key(data)], None, None, data["delta"] or "", kind))
+        kind = "custom_tool_call" if data["type"].startswith("response.custom") else "function_call"
+        if data["delta"] and self._is_call({"type": kind}):
+            self._with_deltas.add(_key(data))
+            self._add_to_call(_key(data), {"type": kind}, data["delta"], events)
 
     def _on_item_done(self, data: dict[str, Any], events: list[Event]) -> None:
         item = data["item"]
+        key = _key(data, item)
         self._items += 1
-        if item.get("type") in _CALL_TEXT:
-            position = self._open_call(data, item, events)
+        if self._is_call(item):
             text = item.get(_CALL_TEXT[item["type"]]) or ""
-            if _key(data, item) not in self._with_deltas and text:
-                kind = "custom" if item["type"] == "custom_tool_call" else "function"
-                events.append(ToolCallDelta(position, None, None, text, kind))
-        elif _key(data, item) not in self._with_deltas:
+            self._add_to_call(key, item, "" if key in self._with_deltas else text, events)
+        elif key not in self._with_deltas:
             self._read_item(item, events)
         events.append(NativePart(item))
 
@@ -293,12 +320,15 @@ class ResponsesDecoder(StreamDecoder):
 
     def _on_final(self, data: dict[str, Any], events: list[Event]) -> None:
         response = data["response"]
+        self._on_start(data, events)
         if response.get("status") == "failed" or response.get("error"):
             self._on_failure(data, events)
             return
-        if not self._items and not self._with_deltas:
+        if not self._items:
+            # Where deltas were told apart by ids, the items of the final object are, too.
+            by_id = any(isinstance(key, str) for key in (*self._with_deltas, *self._calls))
             for index, item in enumerate(response.get("output") or ()):
-                self._on_item_done({"output_index": index, "item": item}, events)
+                self._on_item_done({"item": item, "output_index": None if by_id else index}, events)
         if response.get("usage"):
             events.append(UsageReport(read_usage(response["usage"])))
         raw = (response.get("incomplete_details") or {}).get("reason") or response.get("status")
@@ -311,8 +341,9 @@ class ResponsesDecoder(StreamDecoder):
 
     def _on_failure(self, data: dict[str, Any], events: list[Event]) -> None:
         failed = data.get("response") or data
-        self.failure = error_from_body(failed) if failed.get("error") or failed.get("message") else None
-        self.failure = self.failure or LLMProviderStreamError("the service reports that the response failed")
+        if failed.get("error") or failed.get("message"):
+            raise error_from_body(failed)
+        raise LLMProviderServerError("the service reports that the response failed", body=excerpt(failed))
 
 
 def _key(data: dict[str, Any], item: dict[str, Any] | None = None) -> Any:
@@ -320,11 +351,15 @@ def _key(data: dict[str, Any], item: dict[str, Any] | None = None) -> Any:
     return key if key is not None else data.get("item_id") or (item or {}).get("id")
 
 
+_CUSTOM_TOOLS: Final = frozenset({"custom", "namespace", "tool_search", "programmatic_tool_calling"})
+
 # Item type → where the text of the call stands.
 _CALL_TEXT: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 
 _HANDLERS: Final[Mapping[str, Callable[[ResponsesDecoder, dict[str, Any], list[Event]], None]]] = {
     "response.created": ResponsesDecoder._on_start,
+    "response.queued": ResponsesDecoder._on_start,
+    "response.in_progress": ResponsesDecoder._on_start,
     "response.refusal.delta": ResponsesDecoder._on_refusal,
     "response.reasoning_text.delta": ResponsesDecoder._on_reasoning,
     "response.reasoning_summary_text.delta": ResponsesDecoder._on_reasoning,
@@ -344,8 +379,6 @@ _HANDLERS: Final[Mapping[str, Callable[[ResponsesDecoder, dict[str, Any], list[E
 _REPEATED: Final = frozenset(
     f"response.{name}"
     for name in (
-        "queued",
-        "in_progress",
         "content_part.added",
         "content_part.done",
         "output_text.done",
@@ -361,14 +394,10 @@ _REPEATED: Final = frozenset(
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:
     """Return the usage in disjoint parts: `input_tokens` includes the cached, `output_tokens` the reasoning."""
-    inputs, outputs = raw.get("input_tokens_details") or {}, raw.get("output_tokens_details") or {}
-    cache_read, cache_write = inputs.get("cached_tokens") or 0, inputs.get("cache_write_tokens") or 0
-    reasoning = outputs.get("reasoning_tokens") or 0
-    return Usage(
-        input_uncached=max(0, (raw.get("input_tokens") or 0) - cache_read - cache_write),
-        cache_read=cache_read,
-        cache_write=cache_write,
-        output_text=max(0, (raw.get("output_tokens") or 0) - reasoning),
-        reasoning=reasoning,
-        raw=dict(raw),
+    total, inputs = counts(raw), counts(raw.get("input_tokens_details"))
+    cache_read, cache_write, uncached = split_total(
+        total["input_tokens"], inputs["cached_tokens"], inputs["cache_write_tokens"]
     )
+    details = counts(raw.get("output_tokens_details"))
+    reasoning, text = split_total(total["output_tokens"], details["reasoning_tokens"])
+    return Usage(uncached, cache_read, cache_write, output_text=text, reasoning=reasoning, raw=dict(raw))
