@@ -22,7 +22,7 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..retry import Retries
-from ..wire import WireRequest
+from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
 from .reader import AsyncEventReader, body_pieces
 from .transport import transport_for
@@ -62,6 +62,12 @@ class AsyncExchange:
         retries = self._retries(call)
         return await self._try(lambda: self._open_once(call, retries), retries)
 
+    async def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
+        """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
+        await self._launch(call)
+        retries = self._retries(call)
+        return await self._try(lambda: self._perform_once(call, request, retries, read), retries)
+
     async def aclose(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
         kept = self._transports.pop(scope(), None)
@@ -100,17 +106,21 @@ class AsyncExchange:
 
     async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = await self._send(call, retries)
-        body = await self._read(response, call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         decoder = wire_format.decoder()
         builder = ResponseBuilder()
-        try:
-            builder.extend(decoder.read(_decoded(body)))
-        except LLMProviderError as error:
-            raise self._named(error, response) from None
+        builder.extend(await self._read_json(response, call, retries, decoder.read))
         answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
         answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
         return answer
+
+    async def _perform_once(
+        self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]
+    ) -> Result:
+        response = await self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise await self._error(response, call, retries)
+        return await self._read_json(response, call, retries, lambda body: read_object(body, read))
 
     async def _open_once(self, call: Call, retries: Retries) -> AsyncEventReader:
         response, request = await self._send(call, retries)
@@ -228,6 +238,15 @@ class AsyncExchange:
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 
+    async def _read_json(
+        self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
+    ) -> Result:
+        body = await self._read(response, call, retries)
+        try:
+            return read(_decoded(body))
+        except LLMProviderError as error:
+            raise self._named(error, response) from None
+
     async def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
         """Return the exception for a status that is no success, with what its body says as far as it came."""
         pieces: list[bytes] = []
@@ -239,9 +258,7 @@ class AsyncExchange:
         error.request_id = error.request_id or request_id(response.headers)
         return self._provider.named(error)
 
-    def _metadata(
-        self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries
-    ) -> dict[str, Any]:
+    def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
         headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,
