@@ -69,22 +69,25 @@ class ChunkedDecoder:
         self._left = max(position - length, 0)
         self._held = line = data[position:]
         whole = position <= length and line_end >= 0
-        if whole or len(line) > LONGEST_SIZE_LINE or not b"\r\n".startswith(line[:2]):
-            self.failure = ChunkedError(f"illegal chunk header: {line[:80]!r}")
+        if not b"\r\n".startswith(line[:2]):
+            self.failure = ChunkedError("malformed chunk footer")
+        elif whole or len(line) > LONGEST_SIZE_LINE:
+            self.failure = ChunkedError("illegal chunk header")
         return b"".join(pieces)
 
 
-def body_length(
-    method: bytes, status: int, headers: Iterable[tuple[bytes, bytes]]
-) -> int | Literal["chunked", "until close"]:
-    """Return how the body of a response ends, for headers that h11 has accepted: RFC 9112 §6.3."""
+def body_length(method: bytes, status: int, headers: Iterable[tuple[bytes, bytes]]) -> int | Literal["chunked"] | None:
+    """Return how the body of a response ends, for headers that h11 has accepted: RFC 9112 §6.3.
+
+    None is the end of the connection.
+    """
     if method == b"HEAD" or status in (204, 304):
         return 0
     fields = {name.lower(): value for name, value in headers}
     if b"transfer-encoding" in fields:
         return "chunked"
     length = fields.get(b"content-length")
-    return "until close" if length is None else int(length)
+    return None if length is None else int(length)
 
 
 _sizes: dict[bytes, int] = {}

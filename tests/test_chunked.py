@@ -118,7 +118,7 @@ def test_a_line_end_that_is_missing_after_a_chunk_is_seen_at_once() -> None:
     body, decoder = decode([b"1\r\nab"])
     assert body == b"a"
     assert isinstance(decoder.failure, ChunkedError)
-    assert str(decoder.failure) == "illegal chunk header: b'b'"
+    assert str(decoder.failure) == "malformed chunk footer"
 
 
 def test_a_size_line_without_end_is_an_error_not_a_full_memory() -> None:
@@ -152,12 +152,14 @@ def test_many_different_size_lines_are_not_all_remembered() -> None:
         (b"GET", 200, [(b"Content-Length", b"12")], 12),
         (b"GET", 200, [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"12")], "chunked"),
         (b"GET", 500, [(b"TRANSFER-ENCODING", b"chunked")], "chunked"),
-        (b"GET", 200, [(b"Server", b"test")], "until close"),
+        (b"GET", 200, [(b"Server", b"test")], None),
         (b"HEAD", 200, [(b"Content-Length", b"12")], 0),
         (b"HEAD", 200, [(b"Transfer-Encoding", b"chunked")], 0),
         (b"GET", 204, [(b"Transfer-Encoding", b"chunked")], 0),
         (b"GET", 304, [(b"Content-Length", b"12")], 0),
     ],
 )
-def test_how_a_body_ends(method: bytes, status: int, headers: list[tuple[bytes, bytes]], length: int | str) -> None:
+def test_how_a_body_ends(
+    method: bytes, status: int, headers: list[tuple[bytes, bytes]], length: int | str | None
+) -> None:
     assert body_length(method, status, headers) == length

@@ -81,6 +81,8 @@ class AsyncTransport(BaseTransport):
         """Send `request`, and return the response as soon as its head is there; raises httpx's exceptions."""
         url = request.url
         origin = url.raw_scheme, url.raw_host, url.port
+        if url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"no http or https URL: {url.scheme!r}", request=request)
         if url.scheme == "https" and self._ssl_context is None:
             self._ssl_context = await call_in_thread(shared_tls_context, httpx.create_ssl_context)
         wire = await self._take_idle(origin)
@@ -109,15 +111,11 @@ class AsyncTransport(BaseTransport):
 
     async def _take_idle(self, origin: Origin) -> Wire | None:
         """Return the idle connection that was used last, or None; closes those that are of no use any more."""
-        stack = self._idle.get(origin)
-        while stack:
-            try:
-                wire = stack.pop()
-            except IndexError:
-                break
-            if not wire.connection.has_expired():
-                return wire
-            await _close([wire])
+        stack = self._idle.setdefault(origin, deque())
+        with contextlib.suppress(IndexError):
+            while (wire := stack.pop()).connection.has_expired():
+                await _close([wire])
+            return wire
         return None
 
     async def _exchange(self, wire: Wire, request: httpx.Request) -> httpx.Response:
@@ -172,8 +170,13 @@ class AsyncTransport(BaseTransport):
 
 async def _close(wires: list[Wire]) -> None:
     with shield():
-        for wire in wires:
-            await wire.aclose()
+        try:
+            while wires:
+                await wires.pop().aclose()
+        finally:
+            # A task that asyncio cancels, and not anyio, is not shielded.
+            if wires:
+                await _close(wires)
 
 
 class AsyncBody(ByteStream):
@@ -192,13 +195,11 @@ class AsyncBody(ByteStream):
         self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
         self._answer = answer
         self._parts: Any = None
-        self._decoder: ChunkedDecoder | None = None
         self._ended = self._closed = self._reading = False
         length = body_length(request.method.encode(), answer.status, answer.headers)
-        if length == "chunked":
-            self._decoder = ChunkedDecoder()
-        else:
-            wire.end_head(length if isinstance(length, int) else None)
+        self._decoder = ChunkedDecoder() if length == "chunked" else None
+        if length != "chunked":
+            wire.end_head(length)
 
     def __aiter__(self) -> AsyncBody:
         return self

@@ -80,7 +80,10 @@ def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
 
 
 class network_backend(httpcore.SyncBackend):
-    """What opens network connections: `timeout` bounds all addresses of a host together, not each of them."""
+    """What opens network connections: `timeout` bounds all addresses of a host together, not each of them.
+
+    The time that the system needs to look up a name is not bounded: only the system's resolver could do that.
+    """
 
     def connect_tcp(
         self,

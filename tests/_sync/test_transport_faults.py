@@ -52,7 +52,7 @@ def test_a_head_that_is_none_is_a_protocol_error(steps: Any, message: str) -> No
         ([CHUNKED, CLOSE], "incomplete chunked read"),
         ([CHUNKED + b"5\nhello\n0\n\n", CLOSE], "incomplete chunked read"),
         ([CHUNKED + b"x\r\nhello\r\n0\r\n\r\n", GONE], "illegal chunk header"),
-        ([CHUNKED + b"5\r\nhelloXX0\r\n\r\n", GONE], "illegal chunk header"),
+        ([CHUNKED + b"5\r\nhelloXX0\r\n\r\n", GONE], "malformed chunk footer"),
         ([CHUNKED + b"0\r\nno trailer\r\n\r\n", GONE], "illegal header line"),
         ([head(200, {"content-length": "50"}) + b"hello", CLOSE], "received 5 bytes, expected 50"),
     ],
@@ -101,6 +101,13 @@ def test_no_server_no_name_no_connection() -> None:
             with pytest.raises(httpx.ConnectError):
                 handle(http, request(nowhere))
         assert idle(http) == 0
+
+
+def test_an_address_of_another_kind() -> None:
+    with SyncTransport() as http:
+        for url in ("ftp://127.0.0.1/", "/v1/models"):
+            with pytest.raises(httpx.UnsupportedProtocol):
+                handle(http, httpx.Request("GET", url, headers={"host": "test"}))
 
 
 def dripped(start: bytes, drop: bytes) -> Iterator[Any]:
