@@ -90,7 +90,7 @@ class AsyncEventReader:
             self.closed = True
             with shield():
                 await self._response.aclose()
-                if self._pieces is not self._response.stream and not self._reading:
+                if self._pieces is not self._wire and not self._reading:
                     # httpx's generators are nested: closing the outer one would leave the inner ones suspended.
                     # Reading on makes all of them fail.
                     await self._drain()
