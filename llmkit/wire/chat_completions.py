@@ -80,11 +80,14 @@ class ChatCompletions:
                 "Chat Completions cannot continue a stored response; send the history, or use execute_responses_api"
             )
         request = WireRequest(path="/chat/completions")
-        messages = [_message(message, issuer) for message in call.messages]
+        messages = [_message(message, issuer, dialect) for message in call.messages]
         if call.instructions:
             messages.insert(0, {"role": "system", "content": call.instructions})
         body: dict[str, Any] = {"model": call.model, "messages": messages}
         body |= sampling_parameters(call, PARAMETERS, dialect, request)
+        if dialect.thinking_off and body.get("reasoning_effort") == "none":
+            del body["reasoning_effort"]
+            body |= dialect.thinking_off
         if call.stream:
             body["stream"] = True
             if dialect.stream_usage and "stream_options" not in call.omit:
@@ -106,11 +109,12 @@ class ChatCompletions:
         return ChatCompletionsDecoder()
 
 
-def _message(message: Message, issuer: Issuer) -> dict[str, Any]:
+def _message(message: Message, issuer: Issuer, dialect: Dialect) -> dict[str, Any]:
     sent: dict[str, Any] = {"role": message.role}
     parts = message.parts
-    if len(parts) == 1 and isinstance(parts[0], Text) and not parts[0].extra:
-        sent["content"] = parts[0].text
+    plain = all(isinstance(part, Text) and not part.extra for part in parts)
+    if parts and plain and (len(parts) == 1 or dialect.content_as_string):
+        sent["content"] = message.text
     else:
         sent["content"] = [_part(part) for part in parts] or None
     if message.tool_calls:

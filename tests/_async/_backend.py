@@ -14,7 +14,17 @@ from llmkit._async._backend import httpx
 from ..answers import Api
 from ..server import PATIENCE, Server
 
-__all__ = ["KEY", "Client", "OtherClient", "httpx", "in_thread", "make_local_provider", "make_provider", "run_together"]
+__all__ = [
+    "KEY",
+    "Client",
+    "OtherClient",
+    "httpx",
+    "in_thread",
+    "make_local_provider",
+    "make_provider",
+    "make_provider_of",
+    "run_together",
+]
 
 KEY = "sk-test-0123456789abcdef"
 Client = httpx.AsyncClient
@@ -32,6 +42,11 @@ def make_provider(server: Server, api: Api, **settings: Any) -> AsyncProvider:
 def make_local_provider(**settings: Any) -> AsyncProvider:
     """Return a provider of the small model on this machine."""
     return create_llm_provider("local", **{"temperature": 0.0} | settings)
+
+
+def make_provider_of(name: str, server: Server, **settings: Any) -> AsyncProvider:
+    """Return a provider of any service that talks to the server instead."""
+    return create_llm_provider(name, **{"model_name": "m", "api_key": KEY, "base_url": server.base_url} | settings)
 
 
 async def run_together(*functions: Callable[[], Awaitable[Any]]) -> list[Any]:

@@ -12,7 +12,7 @@ from llmkit._sync._backend import httpx
 from ..answers import Api
 from ..server import PATIENCE, Server
 
-__all__ = ["KEY", "Client", "OtherClient", "httpx", "in_thread", "make_local_provider", "make_provider", "run_together"]
+__all__ = ["KEY", "Client", "OtherClient", "httpx", "in_thread", "make_local_provider", "make_provider", "make_provider_of", "run_together"]
 
 KEY = "sk-test-0123456789abcdef"
 Client = httpx.Client
@@ -39,6 +39,13 @@ def make_provider(server: Server, api: Api, **settings: Any) -> SyncProvider:
 def make_local_provider(**settings: Any) -> SyncProvider:
     """Return a provider of the small model on this machine."""
     return create_sync_llm_provider("local", **{"temperature": 0.0} | settings)
+
+
+def make_provider_of(name: str, server: Server, **settings: Any) -> SyncProvider:
+    """Return a provider of any service that talks to the server instead."""
+    return create_sync_llm_provider(
+        name, **{"model_name": "m", "api_key": KEY, "base_url": server.base_url} | settings
+    )
 
 
 def run_together(*functions: Callable[[], Any]) -> list[Any]:

@@ -1,0 +1,116 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""What services offer beside answers, over real sockets: embeddings, model lists, token counts."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+import pytest
+
+from llmkit import LLMProviderNotFoundError, LLMProviderServerError, LLMProviderUnsupportedOperationError
+
+from ..server import Server, json_reply
+from ._backend import make_provider_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_embeddings_of_openai(server: Server) -> None:
+    packed = base64.b64encode(struct.pack("<2f", 0.5, -1.0)).decode()
+    rows = [{"index": 1, "embedding": packed}, {"index": 0, "embedding": [1, 2.5]}]
+    server.add(json_reply({"data": rows, "model": "small-1", "usage": {"prompt_tokens": 4}}))
+    async with make_provider_of("openai", server) as provider:
+        embeddings = await provider.embed(["a", "b"], model_name="small", dimensions=2)
+    assert embeddings.vectors == [[1.0, 2.5], [0.5, -1.0]]
+    assert (embeddings.model, embeddings.prompt_tokens) == ("small-1", 4)
+    assert server.requests[0].path == "/v1/embeddings"
+    assert server.bodies == [{"model": "small", "input": ["a", "b"], "encoding_format": "float", "dimensions": 2}]
+
+
+async def test_embeddings_of_gemini(server: Server) -> None:
+    server.add(json_reply({"embeddings": [{"values": [1, 2]}]}))
+    async with make_provider_of("gemini", server) as provider:
+        embeddings = await provider.embed("a", model_name="embedder")
+    assert embeddings.vectors == [[1.0, 2.0]]
+    assert server.requests[0].path == "/v1/v1beta/models/embedder:batchEmbedContents"
+    assert server.bodies == [{"requests": [{"model": "models/embedder", "content": {"parts": [{"text": "a"}]}}]}]
+
+
+@pytest.mark.parametrize(
+    ("name", "pages", "queries"),
+    [
+        ("openai", [{"data": [{"id": "a"}, {"id": "b", "context_length": 10}]}], [""]),
+        (
+            "anthropic",
+            [
+                {"data": [{"id": "a"}], "has_more": True, "last_id": "a"},
+                {"data": [{"id": "b", "max_input_tokens": 10}], "has_more": False, "last_id": "b"},
+            ],
+            ["limit=1000", "limit=1000&after_id=a"],
+        ),
+        (
+            "gemini",
+            [
+                {"models": [{"name": "models/a"}], "nextPageToken": "t"},
+                {"models": [{"name": "models/b", "inputTokenLimit": 10}]},
+            ],
+            ["pageSize=1000", "pageSize=1000&pageToken=t"],
+        ),
+    ],
+)
+async def test_all_pages_of_the_models_are_read(server: Server, name: str, pages: Any, queries: Any) -> None:
+    server.add(*(json_reply(page) for page in pages))
+    async with make_provider_of(name, server) as provider:
+        models = await provider.list_models()
+    assert [(model.id, model.context_window) for model in models] == [("a", None), ("b", 10)]
+    assert [request.path.partition("?")[2] for request in server.requests] == queries
+    assert {(request.method, request.body) for request in server.requests} == {("GET", None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "answer"),
+    [
+        ("openai", "/v1/responses/input_tokens", {"input_tokens": 7}),
+        ("anthropic", "/v1/messages/count_tokens", {"input_tokens": 7}),
+        ("gemini", "/v1/v1/models/m:countTokens", {"totalTokens": 7}),
+    ],
+)
+async def test_the_service_counts_the_prompt_with_its_tools(server: Server, name: str, path: str, answer: Any) -> None:
+    server.add(json_reply(answer))
+    tool = {"type": "function", "function": {"name": "now", "parameters": {"type": "object", "properties": {}}}}
+    async with make_provider_of(name, server) as provider:
+        assert await provider.count_tokens("Hello", "Be brief", tools=[tool], temperature=0.5) == 7
+    assert server.requests[0].path == path
+    body = server.bodies[0]
+    inner = body.get("generateContentRequest", body)
+    assert "Be brief" in str(inner)
+    assert "now" in str(inner["tools"])
+    assert not {"temperature", "max_tokens", "max_output_tokens", "stream"} & set(inner)
+
+
+async def test_what_a_service_does_not_offer_is_refused_before_anything_is_sent(server: Server) -> None:
+    async with make_provider_of("anthropic", server) as provider:
+        with pytest.raises(LLMProviderUnsupportedOperationError, match="anthropic does not support embed"):
+            await provider.embed("a")
+    async with make_provider_of("groq", server) as provider:
+        with pytest.raises(LLMProviderUnsupportedOperationError, match="groq does not support count_tokens"):
+            await provider.count_tokens("a")
+    assert server.requests == []
+
+
+async def test_errors_are_those_of_every_call(server: Server, sleeps: list[float]) -> None:
+    server.add(
+        json_reply({"error": {"message": "no such model", "code": "model_not_found"}}, 404),
+        json_reply({"error": {"message": "busy"}}, 503),
+        json_reply({"data": [{"id": "a"}]}),
+        json_reply({"data": "nonsense"}),
+    )
+    async with make_provider_of("openai", server) as provider:
+        with pytest.raises(LLMProviderNotFoundError, match="no such model"):
+            await provider.embed("a")
+        assert [model.id for model in await provider.list_models()] == ["a"]
+        assert len(sleeps) == 1
+        with pytest.raises(LLMProviderServerError, match="unexpected shape"):
+            await provider.list_models(max_retries=0)
