@@ -40,6 +40,7 @@ __all__ = [
     "sampling_parameters",
     "split_total",
     "split_turns",
+    "text_or_none",
 ]
 
 
@@ -333,6 +334,13 @@ def arguments_object(call: ToolCall) -> dict[str, Any]:
     if call.kind == "custom":
         return {"input": call.arguments_text}
     return {"INVALID_JSON": call.arguments_text} if call.parse_error else call.arguments
+
+
+def text_or_none(value: Any) -> str | None:
+    """Return a text that an answer has or lacks; raises TypeError, which ends the answer, for anything else."""
+    if value is None or isinstance(value, str):
+        return value
+    raise TypeError(f"a {type(value).__name__} stands where a text belongs")
 
 
 def join_pieces(pieces: Iterable[str]) -> str:
