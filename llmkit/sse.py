@@ -1,0 +1,214 @@
+"""Bytes of a response body in, server-sent events out: the parser of WHATWG HTML §9.2.6. No I/O; depends on nothing.
+
+However a stream is cut into chunks, its events are the same, and each comes with the chunk that completes it.
+
+The plan, and what it costs. Nearly all events of one stream open alike, with `data: ` or with `event: name` and `data: `
+below it, and have one line of data. So the parser learns that opening, the blank line before it included, and splits
+whatever is complete at it: between two openings is the data of one event, found in one call and without a look at
+lines. What lies there and is more than one line is read by the rules of the standard, line by line. An event that is not
+complete yet waits as a list of chunks. Time is linear in the size of the stream, also byte by byte; memory is bounded by
+the largest event and chunk. `benchmarks/sse.py` measures this beside other parsers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["EventTooLargeError", "ServerSentEvent", "ServerSentEventParser"]
+
+_LF, _CR = b"\n\r"  # as numbers: `in` finds a number in bytes many times as fast as bytes
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLANK_LINE_CORES = (b"\n\n", b"\n\r", b"\r\r")  # the end of a line and the next byte, where that ends a line too
+_BLOCK = re.compile(rb"(?:[^\r\n]++(?:\r\n|\r|\n)?+)++")
+_OPENING = re.compile(rb"\n(\r?)\n((?:event: ([^\r\n]+)\1\n)?data: )")
+_MAX_RETRY_DIGITS = 640  # what int() takes in any case, see sys.set_int_max_str_digits()
+
+
+@dataclass(slots=True, init=False)
+class ServerSentEvent:
+    """One event as dispatched. An end marker such as `[DONE]` is an event like any other."""
+
+    type: str
+    """The `event` field, `"message"` where it is missing or empty."""
+    data: str
+    """The `data` fields, joined by LF."""
+    id: str
+    """The last `id` field of the stream up to this event, `""` where there was none."""
+    retry: int | None
+    """Milliseconds, from a valid `retry` field of this very event; `None` without one."""
+
+
+class EventTooLargeError(ValueError):
+    """An event has more than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"a server-sent event has more than {self.limit} bytes; max_event_bytes sets the limit"
+
+
+class ServerSentEventParser:
+    """Turns the chunks of one event stream into events.
+
+    An event may have `max_event_bytes`: all its lines with their line ends, comments too. One that has more is refused
+    with EventTooLargeError as soon as that is known, complete or not. Events that the same chunk completes before it are
+    returned first; then the next call raises, and so does every other one.
+    """
+
+    last_event_id: str
+    """The last `id` field, once its event or block was complete; `""` where there was none."""
+    retry: int | None
+    """The last valid `retry` field, in milliseconds; `None` where there was none."""
+    invalid_utf8: bool
+    """Whether the stream so far held bytes that are not UTF-8. The text has U+FFFD for them, as the standard says; it is
+    for the caller to make it an error."""
+
+    def __init__(self, *, max_event_bytes: int = 16 * 1024 * 1024) -> None:
+        self.last_event_id = ""
+        self.retry = None
+        self.invalid_utf8 = False
+        self._max_event_bytes = max_event_bytes
+        self._too_large = False
+        self._at_start = True
+        self._blank_line = b"\n\n"
+        self._opening = b"\n\ndata: "
+        self._type = "message"  # of the events that open so
+        self._waiting = [self._blank_line]  # then the chunks since; the first event too has a blank line before it
+        self._waiting_bytes = 0
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Return the events that `chunk` completes, in order; raises EventTooLargeError.
+
+        A chunk may be empty, and may end anywhere: inside of a character, between CR and LF.
+        """
+        if self._too_large:
+            raise EventTooLargeError(self._max_event_bytes)
+        if _CR in chunk:
+            blocks, blank_line, rest = _partition(chunk)
+        elif _LF in chunk:
+            blocks, blank_line, rest = chunk.rpartition(b"\n\n")
+        else:
+            return self._wait(chunk)
+        waiting = self._waiting
+        if not blank_line:
+            if waiting[-1][-1:] + chunk[:1] not in _BLANK_LINE_CORES:
+                return self._wait(chunk)
+            blank_line, rest = chunk[:1], chunk[1:]
+        waiting.append(blocks)
+        blocks = b"".join(waiting)
+        self._waiting = [self._blank_line, rest] if rest else [self._blank_line]
+        self._waiting_bytes = len(rest)
+        if len(blocks) + len(rest) > self._max_event_bytes:
+            blocks = self._allowed(blocks + blank_line + rest)[: len(blocks)]
+        if self._at_start:
+            self._at_start = False
+            blocks = blocks[:2] + blocks[2:].removeprefix(_BYTE_ORDER_MARK)
+        return self._parse(blocks)
+
+    def close(self) -> ServerSentEvent | None:
+        """End the stream; return the event that lacks its blank line, `None` without one; raises EventTooLargeError.
+
+        The standard drops that event, since more of it may have been lost, and so `last_event_id` stays as it was. But
+        it may be the end marker of a complete answer: a decoder, who knows the service's protocol, can tell.
+        """
+        last_event_id = self.last_event_id
+        events = self.feed(b"\n\n")
+        self.last_event_id = last_event_id
+        return events[0] if events else None
+
+    def _wait(self, chunk: bytes) -> list[ServerSentEvent]:
+        if chunk:
+            self._waiting.append(chunk)
+            self._waiting_bytes += len(chunk)
+            if self._waiting_bytes > self._max_event_bytes:
+                self._allowed(b"".join(self._waiting))
+        return []
+
+    def _allowed(self, blocks: bytes) -> bytes:
+        """Return the blocks before the first one over the limit; raises EventTooLargeError where there are none."""
+        for number, block in enumerate(_BLOCK.finditer(blocks)):
+            if block.end() - block.start() > self._max_event_bytes:
+                self._too_large = True
+                self._waiting.clear()
+                if number == 0:
+                    raise EventTooLargeError(self._max_event_bytes)
+                return blocks[: block.start()]
+        return blocks
+
+    def _parse(self, blocks: bytes) -> list[ServerSentEvent]:
+        events: list[ServerSentEvent] = []
+        pieces = blocks.split(self._opening)
+        before = pieces.pop(0)
+        values = b"".join(pieces)
+        mixed = before or _LF in values or _CR in values
+        if mixed:
+            self._learn_opening(blocks)
+            pieces = (self._blank_line + blocks.strip(b"\r\n")).split(self._opening)
+            events += self._parse_lines(pieces.pop(0))
+        for piece in pieces:
+            if mixed and (_LF in piece or _CR in piece):
+                events += self._parse_lines(self._opening + piece)
+                continue
+            event = ServerSentEvent()  # a constructor that takes the values would double the time of this loop
+            event.type = self._type
+            try:
+                event.data = piece.decode()
+            except UnicodeDecodeError:
+                event.data = self._decode(piece)
+            event.id = self.last_event_id
+            event.retry = None
+            events.append(event)
+        return events
+
+    def _learn_opening(self, blocks: bytes) -> None:
+        # From the block in the middle, as the first and the last ones of a stream are unlike the others.
+        opening = _OPENING.search(blocks, len(blocks) // 2) or _OPENING.search(blocks)
+        if opening:
+            self._blank_line = self._waiting[0] = (opening[1] + b"\n") * 2
+            self._opening = self._blank_line + opening[2]
+            self._type = self._decode(opening[3] or b"message")
+
+    def _parse_lines(self, blocks: bytes) -> Iterator[ServerSentEvent]:
+        event_type, data, retry = "", [], None
+        for line in [*blocks.splitlines(), b""]:  # of bytes: that of str knows other line ends, too
+            field, _, value = self._decode(line).partition(":")
+            value = value.removeprefix(" ")
+            if field == "data":
+                data.append(value)
+            elif field == "event":
+                event_type = value
+            elif field == "id" and "\0" not in value:
+                self.last_event_id = value
+            elif field == "retry" and value.isascii() and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+                self.retry = retry = int(value)
+            elif not line:
+                if data:
+                    event = ServerSentEvent()
+                    event.type = event_type or "message"
+                    event.data = "\n".join(data)
+                    event.id = self.last_event_id
+                    event.retry = retry
+                    yield event
+                event_type, data, retry = "", [], None
+
+    def _decode(self, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            self.invalid_utf8 = True
+            return value.decode(errors="replace")
+
+
+def _partition(chunk: bytes) -> tuple[bytes, bytes, bytes]:
+    """Do what `chunk.rpartition` does, at the last blank line with any line ends."""
+    blocks, blank_line, rest = chunk.rpartition(b"\r\n\r\n")
+    if blank_line and _LF not in rest and _CR not in rest:
+        return blocks, blank_line, rest
+    core = max(chunk.rfind(core) for core in _BLANK_LINE_CORES)
+    if core < 0:
+        return b"", b"", chunk
+    return chunk[: core + 1], chunk[core + 1 : core + 2], chunk[core + 2 :]
