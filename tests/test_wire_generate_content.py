@@ -520,7 +520,7 @@ class TestStream:
             {**chunk({"text": "a"}), "candidates": [{"index": 1, "content": {"parts": [{"text": "no"}]}}]},
             {**chunk({"hologram": {}}), "novelty": 1},
             {"candidates": [{"finishReason": "STOP"}], "responseId": "r1"},
-            {"candidates": None, "usageMetadata": None},
+            {"candidates": [], "usageMetadata": None},
         )
         assert [event for event in events if isinstance(event, UnknownEvent)] == [
             UnknownEvent("message", {"weather": "sun"})

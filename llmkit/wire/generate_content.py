@@ -316,21 +316,21 @@ class GenerateContentDecoder(StreamDecoder):
 
     def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
         """Read one chunk."""
-        start = ResponseStart(*(text_or_none(data.get(name)) for name in ("responseId", "modelVersion")))
-        if (start.id or start.model) and not self._started:
+        if not self._started and (data.get("responseId") or data.get("modelVersion")):
             self._started = True
-            events.append(start)
-        self._answer |= {key: value for key, value in data.items() if value is not None}
-        for candidate in data.get("candidates") or ():
+            events.append(ResponseStart(*(text_or_none(data.get(name)) for name in ("responseId", "modelVersion"))))
+        self._answer.update(data)
+        candidates, usage, feedback = (data.get(name) for name in ("candidates", "usageMetadata", "promptFeedback"))
+        for candidate in candidates or ():
             if not candidate.get("index"):
                 self._read_candidate(candidate, events)
-        self._read_usage(data.get("usageMetadata") or {}, events)
-        feedback = data.get("promptFeedback") or {}
-        if feedback.get("blockReason"):
+        if usage:
+            self._read_usage(usage, events)
+        if feedback and feedback.get("blockReason"):
             reason, told = feedback["blockReason"], feedback.get("blockReasonMessage")
             message = f"the service blocked the prompt ({reason}){f': {told}' if told else ''}"
             self.failure = LLMProviderContentFilterError(message, code=str(reason))
-        if not data.keys() & {"candidates", "usageMetadata", "promptFeedback"}:
+        if candidates is usage is feedback is None:
             events.append(UnknownEvent(type, data))
 
     def on_body(self, body: dict[str, Any], events: list[Event]) -> None:
@@ -352,7 +352,7 @@ class GenerateContentDecoder(StreamDecoder):
     def _read_candidate(self, candidate: dict[str, Any], events: list[Event]) -> None:
         for part in (candidate.get("content") or {}).get("parts") or ():
             self._read_part(part, events)
-        self._candidate |= {key: value for key, value in candidate.items() if value is not None}
+        self._candidate.update(candidate)
         finish = text_or_none(candidate.get("finishReason"))
         if finish and finish != "FINISH_REASON_UNSPECIFIED":
             self._raw_finish = finish
@@ -388,7 +388,7 @@ class GenerateContentDecoder(StreamDecoder):
     def _read_usage(self, usage: dict[str, Any], events: list[Event]) -> None:
         """Take the last figure of each key: they can fall, and keys can be missing from a later chunk."""
         self._usage |= {key: value for key, value in usage.items() if value is not None}
-        if usage and self._usage.keys() & {"promptTokenCount", "candidatesTokenCount", "totalTokenCount"}:
+        if "promptTokenCount" in self._usage or "totalTokenCount" in self._usage:
             events.append(UsageReport(read_usage(self._usage)))
 
     def _close(self, events: list[Event]) -> None:
