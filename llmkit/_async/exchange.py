@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from ..call import Call
 from ..codec import decode_json
@@ -46,7 +46,8 @@ class AsyncExchange:
             raise LLMProviderConfigurationError(
                 f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
             )
-        self._provider = provider
+        # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
+        self._provider: HTTPProvider = proxy(provider)
         self._client = client
         self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
 
@@ -156,18 +157,15 @@ class AsyncExchange:
         return response, request
 
     async def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
-        method, url, headers, content = self._provider.http_request(call, request)
         seconds, bound = call.config.timeout, "timeout"
         if retries.deadline is not None and retries.deadline - time.monotonic() < seconds:
             seconds, bound = retries.deadline - time.monotonic(), "deadline"
         if seconds <= 0:
             raise self._too_late(call, bound)
-        timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
+        url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
         started = time.monotonic()
         try:
-            extensions = {"timeout": timeouts, "deadline": retries.deadline}
-            make_request = self._client.build_request if self._client else httpx.Request
-            http_request = make_request(method, url, headers=headers, content=content, extensions=extensions)
+            http_request = self._http_request(call, request, seconds, retries.deadline)
             if self._client:
                 response = await self._client.send(http_request, stream=True, follow_redirects=False)
             else:
@@ -178,13 +176,25 @@ class AsyncExchange:
                 raise
         else:
             seconds = time.monotonic() - started
-            logger.debug("%s %s: %d in %.3f s", method, url.partition("?")[0], response.status_code, seconds)
+            logger.debug("%s %s: %d in %.3f s", request.method, url, response.status_code, seconds)
             return response
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
         if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
             failure = self._too_late(call, bound)
-        logger.debug("%s %s: %s", method, url.partition("?")[0], failure)
-        raise self._provider.named(failure)
+        failure = self._provider.named(failure)
+        logger.debug("%s %s: %s", request.method, url, failure)
+        raise failure
+
+    def _http_request(
+        self, call: Call, request: WireRequest, seconds: float, deadline: float | None
+    ) -> httpx.Request:
+        """Return the request as it is sent; the key is a variable here, and in no frame of an error's traceback."""
+        method, url, headers, content = self._provider.http_request(call, request)
+        timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
+        extensions = {"timeout": timeouts, "deadline": deadline}
+        make_request = self._client.build_request if self._client else httpx.Request
+        http_request: httpx.Request = make_request(method, url, headers=headers, content=content, extensions=extensions)
+        return http_request
 
     def _too_late(self, call: Call, bound: str) -> LLMProviderError:
         seconds = getattr(call.config, bound)

@@ -112,6 +112,7 @@ class SyncStream:
         error.partial = self._built()
         if self._reader:
             error.request_id = error.request_id or self._reader.metadata["request_id"]
+            error.attempts = tuple(self._reader.metadata["attempts"])
         return self._provider.named(error)
 
 

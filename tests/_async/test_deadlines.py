@@ -1,0 +1,155 @@
+# One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
+"""How long a call waits, for what, and what its error then says. Nothing here measures a time."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmkit import LLMProviderTimeoutError
+
+from ..answers import Api
+from ..server import GONE, Server, chunked, head, stream_reply
+from ._backend import Client, in_thread, make_provider
+
+pytestmark = pytest.mark.anyio
+
+STREAM_HEAD = head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+COMMENT = b": still thinking\n\n"
+SHORT = 0.15
+"""Seconds that a test waits for a time to run out."""
+LONG = 0.5
+"""Seconds that must not pass between two pulses of the server, also on a busy machine."""
+
+
+def pulse(gate: threading.Event, data: bytes, count: int | None = None) -> Iterator[bytes]:
+    """Yield `data` fifty times a second, `count` times or until the gate opens."""
+    for _ in itertools.count() if count is None else range(count):
+        if gate.wait(0.02):
+            return
+        yield data
+
+
+async def test_timeout_bounds_the_wait_for_the_headers(server: Server, api: Api) -> None:
+    server.default = [GONE]
+    async with make_provider(server, api, timeout=SHORT) as provider:
+        with pytest.raises(LLMProviderTimeoutError, match="within the timeout") as caught:
+            await provider.execute("Hi")
+        assert (caught.value.code, caught.value.provider) == ("ReadTimeout", "openai")
+        with pytest.raises(LLMProviderTimeoutError, match="within the timeout"):
+            await provider.stream("Hi").response()
+        assert await in_thread(server.wait_gone)
+    # The service may still be at work on the first: it is not asked twice.
+    assert len(server.requests) == 2
+
+
+async def test_dripping_headers_do_not_extend_the_timeout(server: Server, api: Api) -> None:
+    gate = server.gate()
+    server.add(itertools.chain([b"HTTP/1.1 200 OK\r\n"], pulse(gate, b"x-a: b\r\n")))
+    async with make_provider(server, api, timeout=SHORT) as provider:
+        with pytest.raises(LLMProviderTimeoutError) as caught:
+            await provider.execute("Hi")
+        assert caught.value.code == "ReadTimeout"
+        assert await in_thread(server.wait_gone)
+
+
+async def test_silence_in_a_stream_is_a_timeout_with_what_came(server: Server, api: Api) -> None:
+    server.add(stream_reply([*api.begun("One", " two"), GONE], end=False))
+    async with make_provider(server, api, timeout=SHORT) as provider:
+        with pytest.raises(LLMProviderTimeoutError, match="within the timeout") as caught:
+            await provider.stream("Count").response()
+        assert await in_thread(server.wait_gone)
+    assert caught.value.partial is not None
+    assert caught.value.partial.content == "One two"
+    assert len(server.requests) == 1
+
+
+async def test_comments_show_that_the_service_lives(server: Server, api: Api) -> None:
+    comments = pulse(server.gate(), COMMENT, count=round(1.5 * LONG / 0.02))
+    server.add(itertools.chain([STREAM_HEAD], chunked(comments), chunked(api.stream("Hello!")), [b"0\r\n\r\n"]))
+    async with make_provider(server, api, timeout=LONG) as provider:
+        assert (await provider.stream("Hi").response()).content == "Hello!"
+
+
+async def test_long_answer_that_keeps_coming_never_times_out(server: Server, api: Api) -> None:
+    first, *deltas = api.begun(*["x"])[:-1], api.delta("x")
+    texts = pulse(server.gate(), deltas[0], count=round(1.5 * LONG / 0.02))
+    end = api.stream("x")[len(api.begun("x")) :]
+    server.add(itertools.chain([STREAM_HEAD], chunked(first), chunked(texts), chunked(end), [b"0\r\n\r\n"]))
+    async with make_provider(server, api, timeout=LONG, idle_timeout=LONG) as provider:
+        assert len([text async for text in provider.stream("Hi")]) == round(1.5 * LONG / 0.02)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
+@pytest.mark.parametrize("begun", [(), ("One",)], ids=["before the first event", "after it"])
+async def test_comments_do_not_extend_idle_timeout(server: Server, api: Api, own: bool, begun: Any) -> None:
+    comments = pulse(server.gate(), COMMENT)
+    server.add(itertools.chain([STREAM_HEAD], chunked(api.begun(*begun) if begun else []), chunked(comments)))
+    async with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+        with pytest.raises(LLMProviderTimeoutError, match="idle_timeout") as caught:
+            await provider.stream("Hi", idle_timeout=SHORT).response()
+        assert await in_thread(server.wait_gone)
+    assert caught.value.code == "idle_timeout"
+    partial = caught.value.partial
+    assert (partial.content if partial else "") == "".join(begun)
+    assert len(server.requests) == 1
+
+
+async def test_what_the_caller_takes_is_no_idle_time(server: Server, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = server.gate()
+    server.add(stream_reply([*api.begun("One"), gate, *api.stream("")[-2:]]))
+    later = 0.0
+    monkeypatch.setattr("llmkit._async.reader.time", SimpleNamespace(monotonic=lambda: time.monotonic() + later))
+    async with make_provider(server, api) as provider, provider.stream("Hi") as stream:
+        async for _ in stream:
+            later += 1000
+            gate.set()
+        assert (await stream.response()).content == "One"
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+async def test_deadline_bounds_the_wait_for_the_headers(server: Server, api: Api, mode: Any) -> None:
+    server.add([GONE])
+    async with make_provider(server, api) as provider:
+        with pytest.raises(LLMProviderTimeoutError, match=r"deadline \(0\.15 s\)") as caught:
+            await provider.execute("Hi", deadline=SHORT, stream_mode=mode)
+        assert await in_thread(server.wait_gone)
+    assert (caught.value.code, len(server.requests)) == ("deadline", 1)
+
+
+async def test_deadline_bounds_a_body_that_drips(server: Server, api: Api) -> None:
+    server.add(itertools.chain([head(200, {"content-length": "1000000"})], pulse(server.gate(), b" ")))
+    async with make_provider(server, api) as provider:
+        with pytest.raises(LLMProviderTimeoutError) as caught:
+            await provider.execute("Hi", deadline=SHORT)
+        assert await in_thread(server.wait_gone)
+    assert caught.value.code == "deadline"
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
+async def test_deadline_bounds_a_stream_that_keeps_coming(server: Server, api: Api, own: bool) -> None:
+    texts = pulse(server.gate(), api.delta("x"))
+    server.add(itertools.chain([STREAM_HEAD], chunked(api.begun("x")), chunked(texts)))
+    async with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+        with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
+            await provider.stream("Hi", deadline=SHORT).response()
+        assert await in_thread(server.wait_gone)
+    assert caught.value.code == "deadline"
+    assert caught.value.partial is not None
+    assert set(caught.value.partial.content) == {"x"}
+
+
+async def test_deadline_bounds_all_tries_together(server: Server, api: Api) -> None:
+    server.default = [GONE]
+    settings: Any = {"timeout": 0.05, "retry_read_timeouts": True, "max_retries": 1000, "retry_delay": 0}
+    async with make_provider(server, api, **settings) as provider:
+        with pytest.raises(LLMProviderTimeoutError) as caught:
+            await provider.execute("Hi", deadline=SHORT)
+    assert len(caught.value.attempts) == len(server.requests) - 1
+    assert 2 <= len(server.requests) <= 4
