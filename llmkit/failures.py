@@ -186,7 +186,7 @@ def error_in_text(body: bytes, is_whole: bool) -> LLMProviderError | None:
 
     `is_whole`: the body held no event at all, so whatever it says instead of an answer is the error.
     """
-    text = body.decode("utf-8", "replace").strip()
+    text = body.decode("utf-8", "replace").replace("\r\n", "\n").strip()
     last = text if is_whole else text[text.rfind("\n\n") + 1 :].strip()
     try:
         decoded = decode_json(last)
