@@ -51,7 +51,7 @@ class SyncEventReader:
         self._wire = wire if hasattr(wire, "drain") else None
         self._pieces: Iterator[bytes] = body_pieces(response)
         self._reading = False
-        self._waiting_since = 0.0
+        self._until = 0.0
         self._rest = b""
         self._seen_event = False
         self._failure: LLMProviderError | None = None
@@ -72,7 +72,8 @@ class SyncEventReader:
             ahead, self._ahead = self._ahead, []
             return ahead
         # What the caller takes to handle an event is no wait for the next one.
-        self._waiting_since = time.monotonic()
+        until = time.monotonic() + self._config.idle_timeout
+        self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
             piece = self._next_piece()
             events = self._decode(piece)
@@ -98,22 +99,24 @@ class SyncEventReader:
     def _decode(self, piece: bytes) -> list[Event]:
         """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
         events: list[Event] = []
+        parser, decoder = self._parser, self.decoder
         try:
-            received = self._parser.feed(piece)
-            events = self.decoder.feed(received)
-            self._seen_event = self._seen_event or bool(received)
-            self._rest = piece if piece else self._rest
-            if not piece and not self.decoder.failure and not self.decoder.finished:
-                events += self.decoder.end(self._parser.close())
-                if self.decoder.finished:
+            if received := parser.feed(piece):
+                self._seen_event = True
+                events = decoder.feed(received)
+            if piece:
+                self._rest = piece
+            elif not decoder.failure and not decoder.finished:
+                events += decoder.end(parser.close())
+                if decoder.finished:
                     # The answer was complete before its connection broke.
                     self._failure = None
         except EventTooLargeError as error:
             self._failure = self._failure or LLMProviderStreamError(str(error))
-        if self._parser.invalid_utf8 and not self._failure:
+        if parser.invalid_utf8 and not self._failure:
             self._failure = LLMProviderStreamError("the stream holds bytes that are not UTF-8")
-        if self.decoder.failure and not self._failure:
-            self._failure = self.decoder.failure
+        if decoder.failure and not self._failure:
+            self._failure = decoder.failure
             if not piece:
                 # Some services end a stream with an error as bare JSON, or answer with JSON or HTML from the start.
                 self._failure = error_in_text(self._rest, not self._seen_event) or self._failure
@@ -121,14 +124,11 @@ class SyncEventReader:
 
     def _next_piece(self) -> bytes:
         """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""
-        now = time.monotonic()
-        bounds = {"idle_timeout": self._waiting_since + self._config.idle_timeout, "deadline": self._deadline}
-        bound, until = min(((name, at) for name, at in bounds.items() if at is not None), key=lambda pair: pair[1])
-        if now >= until:
-            self._failure = self._too_late(bound)
+        if time.monotonic() >= self._until:
+            self._failure = self._too_late()
             return b""
         if self._wire:
-            self._wire.deadline = until
+            self._wire.deadline = self._until
         self._reading = True
         try:
             return next(self._pieces, b"")
@@ -139,17 +139,19 @@ class SyncEventReader:
         finally:
             self._reading = False
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
-        if isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= until:
-            failure = self._too_late(bound)
+        if isinstance(failure, LLMProviderTimeoutError) and time.monotonic() >= self._until:
+            failure = self._too_late()
         elif isinstance(failure, LLMProviderConnectionError) and self._seen_event:
             failure = LLMProviderStreamError(f"the stream was cut: {failure.message}", code=failure.code)
         self._failure = failure
         return b""
 
-    def _too_late(self, bound: str) -> LLMProviderError:
-        what = {"idle_timeout": "no event came within idle_timeout", "deadline": "the call took longer than its deadline"}
+    def _too_late(self) -> LLMProviderError:
+        bound, what = "idle_timeout", "no event came within idle_timeout"
+        if self._until == self._deadline:
+            bound, what = "deadline", "the call took longer than its deadline"
         seconds = getattr(self._config, bound)
-        return LLMProviderTimeoutError(f"{what[bound]} ({seconds} s); `partial` has what came", code=bound)
+        return LLMProviderTimeoutError(f"{what} ({seconds} s); `partial` has what came", code=bound)
 
     def _finish(self, piece: bytes) -> None:
         """Release the connection; after a complete answer, read to the end of the body first, so that it is reused."""
