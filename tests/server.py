@@ -146,7 +146,7 @@ class Server:
         self.connections: list[Connection] = []
         self._gates: list[threading.Event] = []
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.base_url = f"{self.url}/v1"
@@ -165,6 +165,11 @@ class Server:
         gate = threading.Event()
         self._gates.append(gate)
         return gate
+
+    def wait_requests(self, count: int) -> bool:
+        """Wait until so many requests have come; return whether they did."""
+        with self._arrived:
+            return self._arrived.wait_for(lambda: len(self.requests) >= count, PATIENCE)
 
     def wait_gone(self, connection: int = -1) -> bool:
         """Wait until the client has closed a connection, by default the last; return whether it did."""
@@ -211,8 +216,9 @@ class Server:
                         return
 
     def _reply_to(self, request: Request) -> Reply:
-        with self._lock:
+        with self._arrived:
             self.requests.append(request)
+            self._arrived.notify_all()
             reply = self.script.pop(0) if self.script else self.default
         if reply is None:
             return raw_reply(b"the test expects no such request", status=418)

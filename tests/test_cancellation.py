@@ -1,0 +1,156 @@
+"""Tasks that are cancelled at every stage of a call, under asyncio and trio: nothing leaks, and all goes on working."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from ._async._backend import make_provider
+from .answers import APIS, Api
+from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
+
+pytestmark = pytest.mark.anyio
+
+STREAM_HEAD = head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
+
+
+@pytest.fixture(params=APIS, ids=lambda api: api.name)
+def api(request: pytest.FixtureRequest) -> Api:
+    """Run the test with each API."""
+    return request.param
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Return a server that runs during the test."""
+    with Server() as server:
+        yield server
+
+
+def stages(api: Api) -> dict[str, tuple[list[Any], str]]:
+    """Return by name of a stage: the reply that never gets beyond it, and how the answer is asked for."""
+    body = b'{"id": "1", "choi'
+    begun = [STREAM_HEAD, *chunked(api.begun("One")), GONE]
+    return {
+        "waiting for the headers": ([GONE], "disabled"),
+        "in the headers": ([b"HTTP/1.1 200 OK\r\nconten", GONE], "disabled"),
+        "in the body": ([head(200, {"content-length": "1000"}) + body, GONE], "disabled"),
+        "in an error body": ([head(400, {"content-length": "1000"}) + body, GONE], "disabled"),
+        "waiting for the first event": ([STREAM_HEAD, GONE], "iterated"),
+        "in a stream": (begun, "iterated"),
+        "in a stream that is gathered": (begun, "auto"),
+        "in a block": (begun, "block"),
+    }
+
+
+async def ask(provider: Any, how: str, started: anyio.Event) -> None:
+    """Ask in one of the ways there are, and tell of the first output."""
+    if how == "iterated":
+        async for _ in provider.stream("Count"):
+            started.set()
+    elif how == "block":
+        async with provider.stream("Count") as stream:
+            async for _ in stream.events():
+                started.set()
+    else:
+        await provider.execute("Count", stream_mode=how)
+
+
+@pytest.mark.parametrize("stage", stages(APIS[0]))
+async def test_cancelled_call_closes_its_connection(server: Server, api: Api, stage: str) -> None:
+    reply, how = stages(api)[stage]
+    server.add(json_reply(api.plain()), reply, json_reply(api.plain()))
+    async with make_provider(server, api) as provider:
+        await provider.execute("Hi")
+        async with anyio.create_task_group() as group:
+            started = anyio.Event()
+            group.start_soon(ask, provider, how, started)
+            assert await anyio.to_thread.run_sync(server.wait_requests, 2)
+            if stage in ("in a stream", "in a block"):
+                await started.wait()
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(server.wait_gone)
+        # No try after the cancelled one, and the next call is served.
+        assert len(server.requests) == 2
+        assert (await provider.execute("Hi")).content == "Hello!"
+    assert [request.connection for request in server.requests] == [0, 0, 1]
+
+
+async def test_cancelled_wait_for_the_next_try_sends_nothing(
+    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = anyio.Event()
+
+    async def sleep(seconds: float) -> None:
+        waiting.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("llmkit._async.exchange.sleep", sleep)
+    server.add(raw_reply(b"Later", 429, retry_after="50"), json_reply(api.plain()))
+    async with make_provider(server, api) as provider:
+        async with anyio.create_task_group() as group:
+            group.start_soon(provider.execute, "Hi")
+            await waiting.wait()
+            group.cancel_scope.cancel()
+        assert len(server.requests) == 1
+        assert (await provider.execute("Hi")).content == "Hello!"
+    # The answer 429 was read to its end, so its connection serves the next call.
+    assert [request.connection for request in server.requests] == [0, 0]
+
+
+async def test_timeouts_of_the_caller_count(server: Server, api: Api) -> None:
+    server.default = stream_reply([*api.begun("One"), GONE], end=False)
+    async with make_provider(server, api) as provider:
+        texts = []
+        with pytest.raises(TimeoutError):  # noqa: PT012 - the loop is what times out
+            with anyio.fail_after(0.1):
+                async for text in provider.stream("Count"):
+                    texts.append(text)
+        assert texts == ["One"]
+        assert await anyio.to_thread.run_sync(server.wait_gone)
+
+
+async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Server, api: Api) -> None:
+    plain, streamed = json_reply(api.plain("x" * 1000)), stream_reply(api.stream(*"abcdefgh"))
+    server.default = lambda request: streamed if request.body.get("stream") else plain
+    moments = random.Random(7)
+    async with make_provider(server, api) as provider:
+
+        async def cancelled(seconds: float, how: str) -> None:
+            with anyio.move_on_after(seconds):
+                await ask(provider, how, anyio.Event())
+
+        async with anyio.create_task_group() as group:
+            for _ in range(150):
+                group.start_soon(cancelled, moments.uniform(0, 0.15), moments.choice(["disabled", "auto", "iterated"]))
+        for _ in range(3):
+            assert (await provider.execute("Hi")).content == "x" * 1000
+        after = [request for request in server.requests if api.sent_text(request.body) == "Hi"]
+        assert len({request.connection for request in after}) == 1
+    for number in range(len(server.connections)):
+        assert await anyio.to_thread.run_sync(server.wait_gone, number)
+
+
+def test_cancelled_task_of_asyncio_raises_what_asyncio_expects() -> None:
+    api = APIS[0]
+
+    async def main(server: Server) -> None:
+        provider = make_provider(server, api)
+        task = asyncio.create_task(provider.execute("Hi"))
+        assert await asyncio.to_thread(server.wait_requests, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await provider.execute("Hi")
+
+    with Server(default=[GONE]) as server:
+        asyncio.run(main(server))
+        assert server.wait_gone()
