@@ -25,32 +25,36 @@ def json_decoder() -> Callable[[str | bytes], Any]:
 
     # A partial with keywords takes three times as long to call as a function.
     def decode(data: str | bytes) -> Any:
-        return from_json(data, allow_inf_nan=False)
+        try:
+            return from_json(data, allow_inf_nan=False)
+        except TypeError:
+            raise ValueError("half a surrogate pair in JSON text") from None
 
     return decode
 
 
 def decode_json(data: str | bytes) -> Any:
-    """Return the value of a JSON text; raises ValueError where it is none."""
-    return json_decoder()(data)
+    """Return the value of a JSON text, a byte order mark aside; raises ValueError where it is none."""
+    return json_decoder()(data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(b"\xef\xbb\xbf"))
 
 
-def lenient_decode(data: str | bytes) -> Any:
+def lenient_decode(text: str) -> Any:
     r"""Return the value of a JSON text that may hold half a surrogate pair (`"\ud83d"`); raises ValueError.
 
     Services cut text between the two escapes of an emoji; whoever joins the deltas joins the halves.
     """
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 
 
 def _standard_decode(data: str | bytes) -> Any:
-    value = lenient_decode(data)
-    # Escaped halves of surrogate pairs are the one thing that json.loads lets through.
-    if (r"\u" if isinstance(data, str) else rb"\u") in data and next(_surrogates(value), None):  # type: ignore[operator]
-        raise ValueError("lone surrogate in JSON text")
+    text = data if isinstance(data, str) else data.decode()
+    value = lenient_decode(text)
+    # Halves of surrogate pairs, escaped or not, are the one thing that json.loads lets through.
+    if ("\\u" in text or not text.isascii()) and next(_surrogates(value), None):
+        raise ValueError("half a surrogate pair in JSON text")
     return value
 
 

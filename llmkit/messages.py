@@ -42,6 +42,9 @@ class Image:
     detail: str | None = None
     extra: Extra = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check_source(self)
+
     @classmethod
     def from_path(cls, path: str | Path, **settings: Any) -> Image:
         """Read a picture; raises OSError, and LLMProviderBadRequestError where the name has no image ending."""
@@ -72,6 +75,9 @@ class File:
     url: str | None = None
     file_id: str | None = None
     extra: Extra = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_source(self)
 
     @classmethod
     def from_path(cls, path: str | Path) -> File:
@@ -273,6 +279,11 @@ def _read_data_url(url: str) -> tuple[str, bytes]:
     if not comma or not head.endswith(";base64"):
         raise ValueError("a data URL must be like data:image/png;base64,…")
     return head.removesuffix(";base64"), base64.b64decode(data, validate=True)
+
+
+def _check_source(part: Image | File) -> None:
+    if part.data is None and not part.url and not part.file_id:
+        raise LLMProviderBadRequestError(f"{type(part).__name__} has no content; pass data, url or file_id")
 
 
 def _media_type(path: str | Path, kind: str) -> str:

@@ -1,0 +1,123 @@
+"""JSON as RFC 8259 has it, in and out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmkit import codec
+from llmkit.errors import LLMProviderBadRequestError
+
+DEEP = 100_000
+DECODERS = [codec.decode_json, codec._standard_decode]
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+class TestDecoding:
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ('{"a": [1, 2.5, null, true, "b"]}', {"a": [1, 2.5, None, True, "b"]}),
+            (" 7 ", 7),
+            ('"\\ud83d\\ude00 \\u00e9"', "😀 é"),
+            ('"\u2028\x7f"', "\u2028\x7f"),
+            ("1" * 40, int("1" * 40)),
+        ],
+    )
+    def test_json(self, decode: Callable[[str | bytes], Any], text: str, value: Any) -> None:
+        assert decode(text) == decode(text.encode()) == value
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", " ", "{", "[1,]", "{'a': 1}", "NaN", "[Infinity]", "-Infinity", "01", '"\n"', '"a', "nul", "{} {}",
+         '"\\ud83d"', '{"\\ude00": 1}', "9" * 5000, "[" * DEEP, '{"a":' * DEEP],
+        ids=lambda text: text[:20],
+    )  # fmt: skip
+    def test_no_json(self, decode: Callable[[str | bytes], Any], text: str) -> None:
+        for data in (text, text.encode()):
+            with pytest.raises(ValueError):
+                decode(data)
+
+    @pytest.mark.parametrize("data", [b'"\xff"', "{}".encode("utf-16"), "{}".encode("utf-32-le"), '"\ud83d"'])
+    def test_what_is_no_utf_8(self, decode: Callable[[str | bytes], Any], data: str | bytes) -> None:
+        with pytest.raises(ValueError):
+            decode(data)
+
+    @given(value=VALUES)
+    def test_what_was_written_is_read(self, decode: Callable[[str | bytes], Any], value: Any) -> None:
+        assert decode(codec.encode_json(value)) == value
+
+
+@pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff{}".encode()])
+def test_a_byte_order_mark_is_passed_over(text: str | bytes) -> None:
+    assert codec.decode_json(text) == {}
+
+
+def test_a_lenient_decoder_takes_half_a_surrogate_pair_and_no_other_fault() -> None:
+    assert codec.lenient_decode('["\\ud83d", "\\ude00a"]') == ["\ud83d", "\ude00a"]
+    for text in ("NaN", "[1,]", "9" * 5000, "[" * DEEP):
+        with pytest.raises(ValueError):
+            codec.lenient_decode(text)
+
+
+class TestEncoding:
+    def test_compact_utf_8(self) -> None:
+        value = {"text": "é😀\u2028", "numbers": (1, 2.5), "nothing": None, "mapping": MappingProxyType({"a": True})}
+        encoded = codec.encode_json(value)
+        assert encoded == '{"text":"é😀\u2028","numbers":[1,2.5],"nothing":null,"mapping":{"a":true}}'.encode()
+
+    @pytest.mark.parametrize(
+        ("value", "place"),
+        [
+            ("a\ud83d", "the text holds half a surrogate pair at character 1"),
+            (
+                {"messages": ["ok", {"content": "ab\udc00"}]},
+                "messages[1].content holds half a surrogate pair at character 2",
+            ),
+            ({"a": {"\ud83d": 1}}, "a key of a holds half a surrogate pair at character 0"),
+            ({1: {"b": ["x", ("\ud83d",)]}}, "1.b[1][0] holds half"),
+            ({"a": "\ud83d", "b": "\ud83d"}, "a holds half"),
+            (MappingProxyType({"a": MappingProxyType({"b": "\ud83d"})}), "a.b holds half"),
+        ],
+    )
+    def test_half_a_surrogate_pair_is_refused_with_its_place(self, value: Any, place: str) -> None:
+        with pytest.raises(LLMProviderBadRequestError) as caught:
+            codec.encode_json(value)
+        assert caught.value.message.startswith(place)
+
+    def test_however_deep_it_is(self) -> None:
+        value: Any = "\ud83d"
+        for _ in range(700):
+            value = [value]
+        with pytest.raises(LLMProviderBadRequestError):
+            codec.encode_json(value)
+
+    @pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": object()}, {"a": b"bytes"}, {(1, 2): 3}, {1, 2}])
+    def test_what_is_no_json_is_refused(self, value: Any) -> None:
+        with pytest.raises(LLMProviderBadRequestError, match="cannot be written as JSON"):
+            codec.encode_json(value)
+
+    def test_a_circle_is_refused(self) -> None:
+        circle: list[Any] = []
+        circle.append(circle)
+        with pytest.raises(LLMProviderBadRequestError, match="JSON"):
+            codec.encode_json(circle)
+
+    @given(VALUES)
+    def test_it_is_the_same_as_that_of_the_standard_library(self, value: Any) -> None:
+        assert json.loads(codec.encode_json(value)) == value
