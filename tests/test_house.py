@@ -15,45 +15,29 @@ import llmkit
 PACKAGE = Path(llmkit.__file__).parent
 PROJECT = PACKAGE.parent
 
-# A module imports only from lower floors; `_sync` is generated from `_async` and stands beside it.
-FLOORS = {
-    "errors": 0,
-    "events": 0,
-    "sse": 0,
-    "chunked": 0,
-    "network": 0,
-    "config": 1,
-    "codec": 1,
-    "local": 1,
-    "encodings": 1,
-    "response": 2,
-    "tokens": 2,
-    "failures": 2,
-    "retry": 2,
-    "tools": 2,
-    "messages": 3,
-    "call": 4,
-    "wire": 5,
-    "wire.chat_completions": 6,
-    "wire.responses": 6,
-    "wire.messages": 6,
-    "wire.generate_content": 6,
-    "wire.operations": 6,
-    "specs": 7,
-    "services": 8,
-    "provider": 9,
-    "_async._backend": 3,
-    "_async.connection": 4,
-    "_async.transport": 5,
-    "_async.reader": 6,
-    "_async.exchange": 10,
-    "_async.stream": 11,
-    "_async.provider": 12,
-    "factory": 13,
-    "demo": 14,
-}
+# A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
+TIERS = (
+    "errors events sse chunked network _async._backend",
+    "config codec schema conversation token_tables local _async.connection",
+    "response failures retry checked tokens _async.transport",
+    "messages functions structured",
+    "tools",
+    "call",
+    "wire",
+    "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
+    "specs",
+    "services",
+    "provider",
+    "_async.exchange",
+    "_async.stream",
+    "_async.provider",
+    "factory",
+    "demo",
+)
+FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
+PURE += ("schema", "checked", "functions", "structured")
 
 
 def name_of(path: Path) -> str:
