@@ -238,7 +238,7 @@ async def test_read_timeouts_are_tried_again_only_when_asked_for(server: Server,
         with pytest.raises(LLMProviderTimeoutError) as caught:
             await provider.execute("Hi")
         assert (caught.value.code, sleeps, len(server.requests)) == ("ReadTimeout", [], 1)
-        response = await provider.execute("Hi", retry_read_timeouts=True, timeout=0.3)
+        response = await provider.execute("Hi", retry_read_timeouts=True, timeout=0.2)
     assert (response.content, len(sleeps)) == ("Hello!", 1)
 
 

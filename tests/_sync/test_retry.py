@@ -238,7 +238,7 @@ def test_read_timeouts_are_tried_again_only_when_asked_for(server: Server, api: 
         with pytest.raises(LLMProviderTimeoutError) as caught:
             provider.execute("Hi")
         assert (caught.value.code, sleeps, len(server.requests)) == ("ReadTimeout", [], 1)
-        response = provider.execute("Hi", retry_read_timeouts=True, timeout=0.3)
+        response = provider.execute("Hi", retry_read_timeouts=True, timeout=0.2)
     assert (response.content, len(sleeps)) == ("Hello!", 1)
 
 
