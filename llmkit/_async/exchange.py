@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
 
@@ -32,6 +33,8 @@ __all__ = ["AsyncExchange"]
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 ERROR_BODY_BYTES = 65536
+# A provider has few URLs, and parsing one takes a tenth of the time of a call.
+parsed_url = lru_cache(maxsize=64)(httpx.URL)
 
 
 class AsyncExchange:
@@ -185,16 +188,23 @@ class AsyncExchange:
         logger.debug("%s %s: %s", request.method, url, failure)
         raise failure
 
-    def _http_request(
-        self, call: Call, request: WireRequest, seconds: float, deadline: float | None
-    ) -> httpx.Request:
+    def _http_request(self, call: Call, request: WireRequest, seconds: float, deadline: float | None) -> httpx.Request:
         """Return the request as it is sent; the key is a variable here, and in no frame of an error's traceback."""
         method, url, headers, content = self._provider.http_request(call, request)
         timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         extensions = {"timeout": timeouts, "deadline": deadline}
-        make_request = self._client.build_request if self._client else httpx.Request
-        http_request: httpx.Request = make_request(method, url, headers=headers, content=content, extensions=extensions)
-        return http_request
+        parsed = parsed_url(url)
+        if self._client:
+            http_request: httpx.Request = self._client.build_request(
+                method, parsed, headers=headers, content=content, extensions=extensions
+            )
+            return http_request
+        # With a stream, httpx leaves these two headers to its caller, and takes half the time.
+        headers = {"host": parsed.netloc.decode("ascii"), **headers}
+        if content is not None:
+            headers["content-length"] = str(len(content))
+        stream = httpx.ByteStream(content or b"")
+        return httpx.Request(method, parsed, headers=headers, stream=stream, extensions=extensions)
 
     def _too_late(self, call: Call, bound: str) -> LLMProviderError:
         seconds = getattr(call.config, bound)
