@@ -2,11 +2,11 @@
 
 However a stream is cut into chunks, its events are the same, and each comes with the chunk that completes it.
 
-The plan, and what it costs. Nearly all events of one stream open alike, with `data: ` or with `event: name` and `data: `
-below it, and have one line of data. So the parser learns that opening, the blank line before it included, and splits
-whatever is complete at it: between two openings is the data of one event, found in one call and without a look at
-lines. What lies there and is more than one line is read by the rules of the standard, line by line. An event that is not
-complete yet waits as a list of chunks. Time is linear in the size of the stream, also byte by byte; memory is bounded by
+The plan, and what it costs. Nearly all events of one stream open alike, with `data: `, or with `event: name` and
+`data: ` below it, and have one line of data. So the parser learns that opening, the blank line before it included, and
+splits whatever is complete at it: between two openings is the data of one event, found in one call and without a look
+at lines. What lies there and is more than one line is read by the rules of the standard, line by line. An event that is
+not yet complete waits in a buffer. Time is linear in the size of the stream, also byte by byte; memory is bounded by
 the largest event and chunk. `benchmarks/sse.py` measures this beside other parsers.
 """
 
@@ -55,8 +55,8 @@ class ServerSentEventParser:
     """Turns the chunks of one event stream into events.
 
     An event may have `max_event_bytes`: all its lines with their line ends, comments too. One that has more is refused
-    with EventTooLargeError as soon as that is known, complete or not. Events that the same chunk completes before it are
-    returned first; then the next call raises, and so does every other one.
+    with EventTooLargeError as soon as that is known, complete or not. Events that the same chunk completes before it
+    are returned first; then the next call raises, and so does every one after that.
     """
 
     last_event_id: str
@@ -64,8 +64,8 @@ class ServerSentEventParser:
     retry: int | None
     """The last valid `retry` field, in milliseconds; `None` where there was none."""
     invalid_utf8: bool
-    """Whether the stream so far held bytes that are not UTF-8. The text has U+FFFD for them, as the standard says; it is
-    for the caller to make it an error."""
+    """Whether the stream so far held bytes that are not UTF-8, even in a comment. The text has U+FFFD for them, as the
+    standard says; it is for the caller to make it an error."""
 
     def __init__(self, *, max_event_bytes: int = 16 * 1024 * 1024) -> None:
         self.last_event_id = ""
@@ -77,8 +77,8 @@ class ServerSentEventParser:
         self._blank_line = b"\n\n"
         self._opening = b"\n\ndata: "
         self._type = "message"  # of the events that open so
-        self._waiting = [self._blank_line]  # then the chunks since; the first event too has a blank line before it
-        self._waiting_bytes = 0
+        # The last blank line and what came since. As bytes it is joined at less cost, as a bytearray it grows at less.
+        self._waiting: bytes | bytearray = self._blank_line
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that `chunk` completes, in order; raises EventTooLargeError.
@@ -95,19 +95,19 @@ class ServerSentEventParser:
             return self._wait(chunk)
         waiting = self._waiting
         if not blank_line:
-            if waiting[-1][-1:] + chunk[:1] not in _BLANK_LINE_CORES:
+            if waiting[-1:] + chunk[:1] not in _BLANK_LINE_CORES:
                 return self._wait(chunk)
             blank_line, rest = chunk[:1], chunk[1:]
-        waiting.append(blocks)
-        blocks = b"".join(waiting)
-        self._waiting = [self._blank_line, rest] if rest else [self._blank_line]
-        self._waiting_bytes = len(rest)
-        if len(blocks) + len(rest) > self._max_event_bytes:
+        blocks = b"".join((waiting, blocks))
+        if len(waiting) + len(chunk) > self._max_event_bytes:
             blocks = self._allowed(blocks + blank_line + rest)[: len(blocks)]
         if self._at_start:
             self._at_start = False
-            blocks = blocks[:2] + blocks[2:].removeprefix(_BYTE_ORDER_MARK)
-        return self._parse(blocks)
+            self._learn_opening(blocks)
+            blocks = self._blank_line + blocks.removeprefix(b"\n\n").removeprefix(_BYTE_ORDER_MARK)
+        events = self._parse(blocks)
+        self._waiting = self._blank_line + rest
+        return events
 
     def close(self) -> ServerSentEvent | None:
         """End the stream; return the event that lacks its blank line, `None` without one; raises EventTooLargeError.
@@ -121,11 +121,11 @@ class ServerSentEventParser:
         return events[0] if events else None
 
     def _wait(self, chunk: bytes) -> list[ServerSentEvent]:
-        if chunk:
-            self._waiting.append(chunk)
-            self._waiting_bytes += len(chunk)
-            if self._waiting_bytes > self._max_event_bytes:
-                self._allowed(b"".join(self._waiting))
+        if isinstance(self._waiting, bytes):
+            self._waiting = bytearray(self._waiting)
+        self._waiting += chunk
+        if len(self._waiting) > self._max_event_bytes:
+            self._allowed(bytes(self._waiting))
         return []
 
     def _allowed(self, blocks: bytes) -> bytes:
@@ -133,7 +133,7 @@ class ServerSentEventParser:
         for number, block in enumerate(_BLOCK.finditer(blocks)):
             if block.end() - block.start() > self._max_event_bytes:
                 self._too_large = True
-                self._waiting.clear()
+                self._waiting = b""
                 if number == 0:
                     raise EventTooLargeError(self._max_event_bytes)
                 return blocks[: block.start()]
@@ -145,10 +145,11 @@ class ServerSentEventParser:
         before = pieces.pop(0)
         values = b"".join(pieces)
         mixed = before or _LF in values or _CR in values
-        if mixed:
-            self._learn_opening(blocks)
-            pieces = (self._blank_line + blocks.strip(b"\r\n")).split(self._opening)
-            events += self._parse_lines(pieces.pop(0))
+        if mixed and self._learn_opening(blocks):
+            pieces = blocks.split(self._opening)
+            before = pieces.pop(0)
+        if before:
+            events += self._parse_lines(before)
         for piece in pieces:
             if mixed and (_LF in piece or _CR in piece):
                 events += self._parse_lines(self._opening + piece)
@@ -164,17 +165,30 @@ class ServerSentEventParser:
             events.append(event)
         return events
 
-    def _learn_opening(self, blocks: bytes) -> None:
-        # From the block in the middle, as the first and the last ones of a stream are unlike the others.
-        opening = _OPENING.search(blocks, len(blocks) // 2) or _OPENING.search(blocks)
-        if opening:
-            self._blank_line = self._waiting[0] = (opening[1] + b"\n") * 2
-            self._opening = self._blank_line + opening[2]
-            self._type = self._decode(opening[3] or b"message")
+    def _learn_opening(self, blocks: bytes) -> bool:
+        """Take the opening of the block in the middle, for the ends of a stream are special; return if it is new."""
+        known = self._opening
+        found = _OPENING.search(blocks, len(blocks) // 2) or _OPENING.search(blocks)
+        if found:
+            self._blank_line = (found[1] + b"\n") * 2
+            self._opening = self._blank_line + found[2]
+            self._type = self._decode(found[3] or b"message")
+        return self._opening != known
 
     def _parse_lines(self, blocks: bytes) -> Iterator[ServerSentEvent]:
-        event_type, data, retry = "", [], None
+        event_type, retry = "", None
+        data: list[str] = []
         for line in [*blocks.splitlines(), b""]:  # of bytes: that of str knows other line ends, too
+            if not line:
+                if data:
+                    event = ServerSentEvent()
+                    event.type = event_type or "message"
+                    event.data = "\n".join(data)
+                    event.id = self.last_event_id
+                    event.retry = retry
+                    yield event
+                event_type, data, retry = "", [], None
+                continue
             field, _, value = self._decode(line).partition(":")
             value = value.removeprefix(" ")
             if field == "data":
@@ -185,15 +199,6 @@ class ServerSentEventParser:
                 self.last_event_id = value
             elif field == "retry" and value.isascii() and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
                 self.retry = retry = int(value)
-            elif not line:
-                if data:
-                    event = ServerSentEvent()
-                    event.type = event_type or "message"
-                    event.data = "\n".join(data)
-                    event.id = self.last_event_id
-                    event.retry = retry
-                    yield event
-                event_type, data, retry = "", [], None
 
     def _decode(self, value: bytes) -> str:
         try:
