@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         LLMProviderContentFilterError,
         LLMProviderError,
         LLMProviderNotFoundError,
+        LLMProviderOutputError,
         LLMProviderOverloadedError,
         LLMProviderPermissionError,
         LLMProviderQuotaError,
@@ -88,6 +89,7 @@ __all__ = [
     "LLMProviderContentFilterError",
     "LLMProviderError",
     "LLMProviderNotFoundError",
+    "LLMProviderOutputError",
     "LLMProviderOverloadedError",
     "LLMProviderPermissionError",
     "LLMProviderQuotaError",
@@ -136,7 +138,7 @@ _MODULES = {
     "errors": (
         "LLMProviderAuthenticationError LLMProviderBadRequestError LLMProviderConfigurationError "
         "LLMProviderConnectionError LLMProviderContentFilterError LLMProviderError "
-        "LLMProviderNotFoundError LLMProviderOverloadedError LLMProviderPermissionError "
+        "LLMProviderNotFoundError LLMProviderOutputError LLMProviderOverloadedError LLMProviderPermissionError "
         "LLMProviderQuotaError LLMProviderRateLimitError LLMProviderServerError LLMProviderStreamError "
         "LLMProviderTimeoutError LLMProviderTokenLimitError LLMProviderUnsupportedOperationError"
     ),

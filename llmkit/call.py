@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from .config import SAMPLING, APIType, LLMConfig, Settings
 from .messages import Message
+from .schema import AdaptedSchema, SchemaDialect
+from .structured import OutputFormat
 from .tools import Tool
 
 __all__ = ["Adjustment", "Call", "CallOptions", "ToolChoice"]
@@ -16,12 +18,17 @@ ToolChoice = str | Mapping[str, Any]
 
 
 class CallOptions(Settings, total=False):
-    """The keywords of a single call: every setting, and what belongs to one call only."""
+    """The keywords of a single call: every setting, and what belongs to one call only.
 
-    tools: Sequence[Tool | Mapping[str, Any]] | None
+    `tools` are typed functions, pydantic models, dicts in the shape of Chat Completions, or `Tool` objects.
+    `response_format` is a pydantic model or another type, whose object the response then has in `parsed`, or a dict
+    in the shape of Chat Completions, which is sent as it is.
+    """
+
+    tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]] | None
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None
-    response_format: Mapping[str, Any] | None
+    response_format: type[Any] | Mapping[str, Any] | None
 
 
 class Adjustment(TypedDict):
@@ -37,7 +44,8 @@ class Call:
     """What is asked, with the settings in force.
 
     `instructions` is the system prompt. `tool_choice` is "auto", "none", "required", the name of a tool, or a dict
-    in the API's own shape. `previous_response_id` continues an answer that the service stored (Responses API).
+    in the API's own shape. `output_format` is the type that the answer must be; `in_dialect` makes a
+    `response_format` of it. `previous_response_id` continues an answer that the service stored (Responses API).
     `stream`: the answer travels as server-sent events. `omit` names defaults that the service has refused before.
     """
 
@@ -49,6 +57,7 @@ class Call:
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Mapping[str, Any] | None = None
+    output_format: OutputFormat | None = None
     previous_response_id: str | None = None
     stream: bool = False
     omit: frozenset[str] = field(default_factory=frozenset)
@@ -63,3 +72,29 @@ class Call:
         explicit = self.config.explicit
         named = {name: getattr(self.config, name) for name in SAMPLING if name in explicit or name == "temperature"}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in named.items() if v is not None}
+
+    def in_dialect(self, dialect: SchemaDialect) -> tuple[Call, list[Adjustment]]:
+        """Return the call with the schemas of Python's types in the service's dialect, and what they lost by it.
+
+        The caller's own schemas stay as they are.
+        """
+        if not self.output_format and not self.tools:
+            return self, []
+        adjustments: list[Adjustment] = []
+        response_format, tools = self.response_format, []
+        if self.output_format:
+            response_format, adapted = self.output_format.adapted(dialect)
+            adjustments += _adjustments("response_format", adapted, dialect)
+        for tool in self.tools:
+            if tool.function is not None and tool.parameters is not None and (tool.strict or not dialect.any_tool):
+                adapted = dialect.adapt(tool.parameters)
+                adjustments += _adjustments(f"tools.{tool.name}", adapted, dialect)
+                tool = replace(tool, parameters=adapted.schema)
+            tools.append(tool)
+        return replace(self, response_format=response_format, tools=tuple(tools)), adjustments
+
+
+def _adjustments(parameter: str, adapted: AdaptedSchema, dialect: SchemaDialect) -> list[Adjustment]:
+    reason = f"{dialect.name} cannot say it; llmkit checks the answer"
+    notes = adapted.notes.items()
+    return [Adjustment(parameter=parameter, action=f"{what}: {', '.join(at)}", reason=reason) for what, at in notes]

@@ -15,7 +15,8 @@ LLMProviderError
 │   └── LLMProviderOverloadedError         529, 503: the service is out of capacity
 ├── LLMProviderConnectionError             no connection, or one that broke
 ├── LLMProviderTimeoutError                a configured time ran out, or the service said so
-└── LLMProviderStreamError                 a stream was cut, malformed or ended by an error event
+├── LLMProviderStreamError                 a stream was cut, malformed or ended by an error event
+└── LLMProviderOutputError                 the answer is not what `response_format` asked for
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ __all__ = [
     "LLMProviderContentFilterError",
     "LLMProviderError",
     "LLMProviderNotFoundError",
+    "LLMProviderOutputError",
     "LLMProviderOverloadedError",
     "LLMProviderPermissionError",
     "LLMProviderQuotaError",
@@ -153,3 +155,12 @@ class LLMProviderTimeoutError(LLMProviderError):
 
 class LLMProviderStreamError(LLMProviderError):
     """A stream was cut, was malformed, or ended with an error event; `partial` has what came before."""
+
+
+class LLMProviderOutputError(LLMProviderError):
+    """The answer is not what `response_format` asked for: `text` is what came instead, `partial` the whole answer."""
+
+    @property
+    def text(self) -> str:
+        """The text of the answer."""
+        return self.partial.content if self.partial else ""

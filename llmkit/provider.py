@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from .call import Adjustment, Call
@@ -24,7 +23,8 @@ from .response import Issuer
 from .retry import RetryBudget, refused_default
 from .services import find_spec
 from .specs import ProviderSpec
-from .tokens import count_tokens, within_limit
+from .structured import output_format
+from .tokens import MessageTokenCounter, TokenCount, count_tokens, counts_at_once, limit_by_length, within_limit
 from .tools import parse_tools
 from .wire import WireFormat, WireRequest
 
@@ -106,7 +106,7 @@ class LLMProvider:
             "token_limit": config.token_limit,
         }
 
-    def estimate_tokens(self, text: str) -> int:
+    def estimate_tokens(self, text: str) -> TokenCount:
         """Return how many tokens a text has for the model; never touches the network.
 
         The number is a `TokenCount`: an int whose `exact` tells a count from an estimate.
@@ -157,6 +157,7 @@ class HTTPProvider(LLMProvider):
         self._key = find_key(self.spec, api_key)
         self.base_url = find_base_url(self.spec, base_url)
         self.budget = RetryBudget()
+        self._counters: dict[str, MessageTokenCounter] = {}
         self._refused_defaults: set[tuple[str, str]] = set()
         if self.base_url:
             check_base_url(self.base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
@@ -167,6 +168,7 @@ class HTTPProvider(LLMProvider):
     def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
         call = self.make_call(prompt, **options)
+        self.check_token_limit(call)
         request = self.wire_request(call)
         method, url, headers, _ = self.http_request(call, request)
         shown = {name: REDACTED if self._key and self._key.value in value else value for name, value in headers.items()}
@@ -184,13 +186,14 @@ class HTTPProvider(LLMProvider):
         response_format: Any = None,
         **settings: Any,
     ) -> Call:
-        """Return the call that the arguments of `execute` make, checked against the token limit.
+        """Return the call that the arguments of `execute` make.
 
         Raises LLMProviderBadRequestError for messages of the wrong shape, LLMProviderConfigurationError for wrong
-        settings, LLMProviderTokenLimitError for a prompt over the limit: nothing has been sent then.
+        settings; nothing has been sent then.
         """
         config = self._config.replace(**settings) if settings else self._config
-        call = Call(
+        is_plain = response_format is None or isinstance(response_format, Mapping)
+        return Call(
             config=config,
             api_type=config.api_type,
             messages=parse_messages(messages),
@@ -198,13 +201,12 @@ class HTTPProvider(LLMProvider):
             tools=parse_tools(tools),
             tool_choice=tool_choice,
             parallel_tool_calls=parallel_tool_calls,
-            response_format=response_format,
+            response_format=response_format if is_plain else None,
+            output_format=None if is_plain else output_format(response_format),
             previous_response_id=previous_response_id,
             stream=config.stream_mode.value != "disabled",
             omit=frozenset(name for model, name in self._refused_defaults if model == config.model_name),
         )
-        self._check_token_limit(call)
-        return call
 
     def make_operation(self, **settings: Any) -> Call:
         """Return a call that asks no model: it carries the settings of a request beside the answers."""
@@ -214,7 +216,7 @@ class HTTPProvider(LLMProvider):
     def make_count(self, messages: Any, **options: Any) -> Call:
         """Return the call whose tokens the service is to count: of the API that counts, whatever is configured."""
         api_type = APIType.RESPONSES if APIType.RESPONSES in self.spec.formats else APIType.CHAT_COMPLETION
-        return self.make_call(messages, **{**options, "api_type": api_type, "token_limit": sys.maxsize})
+        return self.make_call(messages, **{**options, "api_type": api_type})
 
     def operation(self, name: str) -> Any:
         """Return a function of the service's `Operations`; raises LLMProviderUnsupportedOperationError for None."""
@@ -223,16 +225,30 @@ class HTTPProvider(LLMProvider):
             raise self._unsupported(name)
         return function
 
-    def _check_token_limit(self, call: Call) -> None:
-        prompt = "\n".join([call.instructions or "", *(message.text for message in call.messages)])
-        if not within_limit(prompt, call.config.token_limit, call.model):
-            count = count_tokens(prompt, call.model)
+    def check_token_limit(self, call: Call) -> None:
+        """Raise LLMProviderTokenLimitError for a prompt over the token limit; a long one takes a while to count."""
+        limit, model = call.config.token_limit, call.model
+        texts = _texts(call)
+        # A token has at least one byte, and a message costs a few tokens besides its text.
+        if sum(map(len, texts)) * 4 + len(texts) * 8 <= limit:
+            return
+        counter = self._counters.setdefault(model, MessageTokenCounter(model))
+        messages = [{"role": "user", "content": text} for text in texts]
+        if not counter.within_limit(messages, limit):
+            count = counter.count(messages)
             raise self.named(
                 LLMProviderTokenLimitError(
                     f"the prompt has {'' if count.exact else 'about '}{count} tokens, more than the token_limit "
-                    f"{call.config.token_limit}; shorten it or raise token_limit"
+                    f"{limit}; shorten it or raise token_limit"
                 )
             )
+
+    def counts_at_once(self, call: Call) -> bool:
+        """Return whether `check_token_limit` takes a few milliseconds at most; else it belongs in a worker thread."""
+        text = "".join(_texts(call))
+        return limit_by_length(text, call.config.token_limit, call.model) is not None or counts_at_once(
+            text, call.model
+        )
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""
@@ -251,7 +267,10 @@ class HTTPProvider(LLMProvider):
     def wire_request(self, call: Call) -> WireRequest:
         """Return the request that a call is in the service's format."""
         wire_format = self.wire_format(call.api_type)
-        return wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
+        call, adjustments = call.in_dialect(wire_format.schema_dialect)
+        request = wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
+        request.adjustments += adjustments
+        return request
 
     def http_request(self, call: Call, request: WireRequest) -> tuple[str, str, dict[str, str], bytes | None]:
         """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
@@ -288,6 +307,13 @@ class HTTPProvider(LLMProvider):
             error.args = (error.message.replace(self._key.value, REDACTED),)
             error.body = error.body and error.body.replace(self._key.value, REDACTED)
         return error
+
+
+def _texts(call: Call) -> list[str]:
+    """Return what a call's prompt says, message by message."""
+    calls = ["".join(tool_call.arguments_text for tool_call in message.tool_calls) for message in call.messages]
+    texts = [message.text + arguments for message, arguments in zip(call.messages, calls, strict=True)]
+    return [call.instructions, *texts] if call.instructions else texts
 
 
 def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,12 +356,11 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
 
 
 def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
-    """Return the base URL from the argument, the spec's variable or the spec; "" where the spec launches a server.
+    """Return the base URL from the argument or the spec, with the spec's variables filled in.
 
-    `{NAME}` in the spec's URL stands for an environment variable, `{model}` for the model of each call.
+    It is "" where the spec launches a server. Raises LLMProviderConfigurationError for a variable that is not set.
     """
-    found = base_url or (spec.base_url_variable and environment(spec.base_url_variable))
-    found = found or re.sub(r"\{([A-Z0-9_]+)\}", lambda place: _fill(spec, place[1]), spec.base_url)
+    found = base_url or _VARIABLE.sub(lambda place: _fill(spec, *place.groups()), spec.base_url)
     if not found and not spec.launch:
         raise LLMProviderConfigurationError(
             f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name
@@ -343,8 +368,12 @@ def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
     return found
 
 
-def _fill(spec: ProviderSpec, variable: str) -> str:
-    value = environment(variable)
+# {NAME} or {NAME|default}; {model}, in lower case, is filled in for each call.
+_VARIABLE: Final = re.compile(r"\{([A-Z0-9_]+)(?:\|([^}]*))?\}")
+
+
+def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
+    value = environment(variable) or default
     if value is None:
         raise LLMProviderConfigurationError(
             f"{spec.name} needs an address: set {variable} in the environment or in .env, or pass base_url=…",

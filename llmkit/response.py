@@ -75,7 +75,8 @@ class LLMResponse:
     `content` is its text ("" where there is none). Token counts are None where the service sent no usage;
     `usage` has them in disjoint parts. `finish_reason` is one of a closed set, `raw_finish_reason` the service's
     word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format` and `raw`, the body as
-    it came (of a stream: the final object, where the API sends one).
+    it came (of a stream: the final object, where the API sends one). `parsed` is the object that the answer is,
+    where `response_format` was a type.
     """
 
     content: str
@@ -95,10 +96,17 @@ class LLMResponse:
     raw_finish_reason: str | None = None
     native: list[dict[str, Any]] = field(default_factory=list, repr=False)
     issuer: Issuer | None = field(default=None, repr=False)
+    parsed: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON-serialisable values."""
-        return asdict(self) | {"api_type": self.api_type.value}
+        """Return everything as JSON-serialisable values; bytes in the messages of `run_tools` as base64."""
+        values = asdict(self) | {"api_type": self.api_type.value}
+        if self.parsed is None and "messages" not in self.metadata:
+            return values
+        from pydantic_core import to_jsonable_python
+
+        jsonable: dict[str, Any] = to_jsonable_python(values, bytes_mode="base64")
+        return jsonable
 
     def to_message(self) -> dict[str, Any]:
         """Return the message to append to the history: Chat Completions' shape, and one key more.
@@ -147,6 +155,11 @@ class ResponseBuilder:
                 if handler:
                     handler(self, event)
 
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
     def build(self, issuer: Issuer, api_type: APIType) -> LLMResponse:
         """Return the answer as far as it has come."""
         # Some services give a call no id, but a result has to name the call that it answers; ids over 40 characters
@@ -155,7 +168,7 @@ class ResponseBuilder:
         calls = [call.finished(f"{id}{index}") for index, call in sorted(self._tool_calls.items())]
         usage = self._usage
         return LLMResponse(
-            content="".join(self._text),
+            content=self.text,
             model=self._start.model or issuer.model,
             provider_type=issuer.provider,
             api_type=api_type,

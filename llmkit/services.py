@@ -78,8 +78,7 @@ _ANTHROPIC_WINDOWS: Final = {
 _OWN: Final = (
     ProviderSpec(
         name="openai",
-        base_url="https://api.openai.com/v1",
-        base_url_variable="OPENAI_BASE_URL",
+        base_url="{OPENAI_BASE_URL|https://api.openai.com/v1}",
         key_variables=("OPENAI_API_KEY",),
         formats=CHAT_AND_RESPONSES,
         dialect=_OPENAI_DIALECT,
@@ -89,8 +88,8 @@ _OWN: Final = (
     ),
     ProviderSpec(
         name="anthropic",
-        base_url="https://api.anthropic.com/v1",
-        base_url_variable="ANTHROPIC_BASE_URL",
+        # The variable has no version in it, as for the vendor's own client.
+        base_url="{ANTHROPIC_BASE_URL|https://api.anthropic.com}/v1",
         key_variables=("ANTHROPIC_API_KEY",),
         key_header="x-api-key",
         key_prefix="",
@@ -102,8 +101,7 @@ _OWN: Final = (
     ),
     ProviderSpec(
         name="gemini",
-        base_url="https://generativelanguage.googleapis.com",
-        base_url_variable="GOOGLE_GEMINI_BASE_URL",
+        base_url="{GOOGLE_GEMINI_BASE_URL|https://generativelanguage.googleapis.com}",
         key_variables=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
         key_header="x-goog-api-key",
         key_prefix="",

@@ -54,18 +54,16 @@ class ProviderSpec:
         ProviderSpec(name="acme", base_url="https://llm.acme.example/v1", key_variables=("ACME_API_KEY",)),
     )
 
-    `base_url` is what comes before the format's path; `base_url_variable` an environment variable that replaces
-    it. The key is the first set of `key_variables`, sent in `key_header` after `key_prefix`; `key_optional` where
-    the service works without. `headers` are sent with every request. `formats` has the wire format of each API
-    type. `context_windows` pairs beginnings of model names with their window in tokens, longest first where one
-    begins like another. `launch` starts a server that runs on this machine: model name → base URL; it may block.
-    `operations` has what the service offers beside answers. In `base_url`, `{NAME}` stands for an environment
-    variable and `{model}` for the model of each call.
+    `base_url` is what comes before the format's path; in it, `{NAME}` or `{NAME|default}` stands for an environment
+    variable and `{model}` for the model of each call. The key is the first set of `key_variables`, sent in
+    `key_header` after `key_prefix`; `key_optional` where the service works without. `headers` are sent with every
+    request. `formats` has the wire format of each API type. `context_windows` pairs beginnings of model names with
+    their window in tokens; the longest that fits counts. `launch` starts a server that runs on this machine: model
+    name → base URL; it may block. `operations` has what the service offers beside answers.
     """
 
     name: str
     base_url: str = ""
-    base_url_variable: str | None = None
     key_variables: tuple[str, ...] = ()
     key_header: str = "authorization"
     key_prefix: str = "Bearer "

@@ -27,7 +27,7 @@ from llmkit import (
     get_cached_provider,
     get_cached_sync_provider,
     register_provider,
-    specs,
+    services,
 )
 
 KEY = "sk-test-0123456789"

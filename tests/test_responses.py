@@ -381,6 +381,7 @@ class TestRequests:
         history = [
             {"role": "system", "content": "Brief."},
             {"role": "user", "content": [{"type": "text", "text": "See", "prompt_cache_breakpoint": {}}]},
+            {"role": "user", "content": ["a", "b"]},
             {"role": "assistant", "content": "Hm.", "tool_calls": [
                 {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}},
                 {"id": "2", "type": "custom", "custom": {"name": "shell", "input": "ls"}}]},
@@ -393,6 +394,7 @@ class TestRequests:
         assert sent(history)["input"] == [
             {"role": "system", "content": "Brief."},
             {"role": "user", "content": [{"type": "input_text", "text": "See", "prompt_cache_breakpoint": {}}]},
+            {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
             {"role": "assistant", "content": "Hm."},
             {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
             {"type": "custom_tool_call", "call_id": "2", "name": "shell", "input": "ls"},

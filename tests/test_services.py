@@ -18,7 +18,7 @@ ROWS = [pytest.param(spec, api_type, id=f"{spec.name}-{api_type}") for spec in S
 @pytest.fixture(autouse=True)
 def _addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     for spec in SPECS:
-        for variable in re.findall(r"\{([A-Z0-9_]+)\}", spec.base_url):
+        for variable in re.findall(r"\{([A-Z0-9_]+)\}", spec.base_url):  # those without a default
             at_start = spec.base_url.startswith(f"{{{variable}}}")
             monkeypatch.setenv(variable, "https://acme.example.com/" if at_start else "acme")
 
@@ -73,6 +73,12 @@ def test_azure_has_its_own_header_and_address(monkeypatch: pytest.MonkeyPatch) -
     assert preview.url == (
         "https://res.openai.azure.com/openai/deployments/my%2Fgpt/chat/completions?api-version=2024-10-21"
     )
+
+
+def test_a_variable_of_the_environment_replaces_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "https://gateway.example.com/anthropic/")
+    preview = create("anthropic", model_name="m", api_key=KEY).build_request("Hello")
+    assert preview.url == "https://gateway.example.com/anthropic/v1/messages"
 
 
 def test_a_missing_address_is_answered_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

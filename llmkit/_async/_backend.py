@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ..retry import Retries
 
 __all__ = [
+    "MAY_AWAIT",
     "BaseTransport",
     "ByteStream",
     "Client",
@@ -30,6 +32,7 @@ __all__ = [
     "HTTPTransport",
     "NetworkBackend",
     "NetworkStream",
+    "call_function",
     "call_in_thread",
     "close_at_end",
     "close_soon",
@@ -44,6 +47,7 @@ __all__ = [
     "sleep",
 ]
 
+MAY_AWAIT = True
 Client = httpx.AsyncClient
 HTTPTransport = httpx.AsyncHTTPTransport
 BaseTransport = httpx.AsyncBaseTransport
@@ -64,6 +68,14 @@ def scope() -> Any:
 def shield() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which clean-up may await although its task is cancelled."""
     return anyio.CancelScope(shield=True)
+
+
+async def call_function(function: Callable[[], Any]) -> Any:
+    """Call a function of the caller's: an async one here, any other in a thread, since it may block."""
+    if inspect.iscoroutinefunction(function):
+        return await function()
+    result = await call_in_thread(function)
+    return await result if inspect.isawaitable(result) else result
 
 
 def network_backend() -> Any:

@@ -23,6 +23,7 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..retry import Retries
+from ..structured import with_parsed
 from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
 from .reader import AsyncEventReader, body_pieces
@@ -56,13 +57,14 @@ class AsyncExchange:
 
     async def complete(self, call: Call) -> LLMResponse:
         """Return the answer to a call whose body comes whole."""
-        await self._launch(call)
+        await self._prepare(call)
         retries = self._retries(call)
-        return await self._try(lambda: self._complete_once(call, retries), retries)
+        answer = await self._try(lambda: self._complete_once(call, retries), retries)
+        return with_parsed(answer, call.output_format)
 
     async def open(self, call: Call) -> AsyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
-        await self._launch(call)
+        await self._prepare(call)
         retries = self._retries(call)
         return await self._try(lambda: self._open_once(call, retries), retries)
 
@@ -81,6 +83,14 @@ class AsyncExchange:
     def __del__(self) -> None:
         for kept in getattr(self, "_transports", {}).values():
             close_soon(kept.aclose)
+
+    async def _prepare(self, call: Call) -> None:
+        """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""
+        if self._provider.counts_at_once(call):
+            self._provider.check_token_limit(call)
+        else:
+            await call_in_thread(self._provider.check_token_limit, call)
+        await self._launch(call)
 
     async def _launch(self, call: Call) -> None:
         """Start the server of a service that runs on this machine; one that runs already answers at once."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
+from typing import Any
 
 from ..call import Call
 from ..errors import LLMProviderError, LLMProviderStreamError
 from ..events import Event, TextDelta
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
+from ..structured import partial_object, with_parsed
 from ._backend import close_soon
 from .exchange import AsyncExchange
 from .reader import AsyncEventReader
@@ -57,17 +59,26 @@ class AsyncStream:
         """Iterate over the typed events that are still unread."""
         return _AsyncEvents(self)
 
+    def objects(self) -> AsyncIterator[Any]:
+        """Iterate over what the JSON text is so far, as dicts and lists, one for all that has arrived together.
+
+        Each is a whole of its own, and unchecked: strings in it may be cut, and properties be missing. The checked
+        object is `(await stream.response()).parsed`; where it would raise, so does the end of this iteration.
+        """
+        return _AsyncObjects(self)
+
     async def response(self) -> LLMResponse:
         """Read what is left and return the whole answer.
 
-        Raises LLMProviderStreamError where the stream was closed before its end, with the answer so far.
+        Raises LLMProviderStreamError where the stream was closed before its end, with the answer so far, and
+        LLMProviderOutputError where `response_format` is a type and the answer is not of it.
         """
         while await self._next_events():
             pass
         self._unread = iter(())
         if self._reader and not self._reader.decoder.finished:
             raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
-        return self._built()
+        return with_parsed(self._built(), self._call.output_format)
 
     async def aclose(self) -> None:
         """Release the connection; before the end of the answer this stops its generation. Safe to call twice."""
@@ -131,6 +142,36 @@ class _AsyncEvents:
             for event in stream._unread:
                 return event
             if not await stream._next_events():
+                raise StopAsyncIteration
+
+    def __del__(self) -> None:
+        self._stream._left_by_break()
+
+
+class _AsyncObjects:
+    """Iterates over the object as it grows."""
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._stream = stream
+        self._length = 0
+        self._last: Any = None
+
+    def __aiter__(self) -> _AsyncObjects:
+        return self
+
+    async def __anext__(self) -> Any:
+        stream = self._stream
+        while True:
+            stream._unread = iter(())
+            text = stream._builder.text
+            if len(text) > self._length:
+                self._length = len(text)
+                found = partial_object(text, stream._call.output_format)
+                if found is not None and found != self._last:
+                    self._last = found
+                    return found
+            if not await stream._next_events():
+                await stream.response()
                 raise StopAsyncIteration
 
     def __del__(self) -> None:

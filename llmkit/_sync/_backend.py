@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..retry import Retries
 
 __all__ = [
+    "MAY_AWAIT",
     "BaseTransport",
     "ByteStream",
     "Client",
@@ -27,6 +28,7 @@ __all__ = [
     "HTTPTransport",
     "NetworkBackend",
     "NetworkStream",
+    "call_function",
     "call_in_thread",
     "close_at_end",
     "close_soon",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 Result = TypeVar("Result")
+MAY_AWAIT = False
 Client = httpx.Client
 HTTPTransport = httpx.HTTPTransport
 BaseTransport = httpx.BaseTransport
@@ -77,6 +80,9 @@ if hasattr(os, "register_at_fork"):
 def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
     """Call `function`: the blocking world is already in a thread that may wait."""
     return function(*arguments)
+
+
+call_function = call_in_thread
 
 
 class network_backend(httpcore.SyncBackend):

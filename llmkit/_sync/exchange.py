@@ -23,6 +23,7 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..retry import Retries
+from ..structured import with_parsed
 from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
 from .reader import SyncEventReader, body_pieces
@@ -56,13 +57,14 @@ class SyncExchange:
 
     def complete(self, call: Call) -> LLMResponse:
         """Return the answer to a call whose body comes whole."""
-        self._launch(call)
+        self._prepare(call)
         retries = self._retries(call)
-        return self._try(lambda: self._complete_once(call, retries), retries)
+        answer = self._try(lambda: self._complete_once(call, retries), retries)
+        return with_parsed(answer, call.output_format)
 
     def open(self, call: Call) -> SyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
-        self._launch(call)
+        self._prepare(call)
         retries = self._retries(call)
         return self._try(lambda: self._open_once(call, retries), retries)
 
@@ -81,6 +83,14 @@ class SyncExchange:
     def __del__(self) -> None:
         for kept in getattr(self, "_transports", {}).values():
             close_soon(kept.close)
+
+    def _prepare(self, call: Call) -> None:
+        """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""
+        if self._provider.counts_at_once(call):
+            self._provider.check_token_limit(call)
+        else:
+            call_in_thread(self._provider.check_token_limit, call)
+        self._launch(call)
 
     def _launch(self, call: Call) -> None:
         """Start the server of a service that runs on this machine; one that runs already answers at once."""

@@ -9,11 +9,14 @@ from typing import Any, Literal, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
+from ..errors import LLMProviderBadRequestError
 from ..messages import Message
 from ..provider import HTTPProvider
-from ..response import LLMResponse
+from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
+from ..tools import Toolbox, forces_call, tool_result
 from ..wire.operations import Embeddings, ModelInfo
+from ._backend import MAY_AWAIT, call_function
 from .exchange import SyncExchange
 from .stream import SyncStream
 
@@ -111,6 +114,47 @@ class SyncProvider(HTTPProvider):
         keywords = {**options, "system_prompt": instructions, "previous_response_id": previous_response_id}
         return self._whole_answer(input_message, keywords, APIType.RESPONSES)
 
+    def run_tools(
+        self,
+        messages: Prompt,
+        system_prompt: str | None = None,
+        *,
+        max_turns: int = 10,
+        **options: Unpack[CallOptions],
+    ) -> LLMResponse:
+        """Answer a prompt, or a list of messages, with the help of `tools`: the functions that the model calls.
+
+        def weather(city: str, days: int = 1) -> dict[str, Any]: ...
+
+        response = provider.run_tools("Do I need an umbrella?", tools=[weather])
+
+        The model is asked, its calls are made, one after the other, their results are sent, and so on until it
+        answers without a call. The answer to the last of `max_turns` questions is returned as it is, its `tool_calls`
+        not made; so is one that calls a tool without a function: a dict, or a model. `metadata["messages"]` of the
+        response is the whole conversation, to go on with. What a service interrupts ("pause") is gone on with, too.
+
+        Async functions are awaited, others run in a thread; a string is sent as it is, any other value as JSON. A
+        tool that there is not, and arguments that do not fit, are told to the model as an error; what a function
+        raises is raised here. A `tool_choice` that forces a call holds for the first turn only.
+        """
+        if max_turns < 1:
+            raise LLMProviderBadRequestError(f"max_turns is {max_turns}; it must be at least 1")
+        toolbox = Toolbox(options.get("tools"), may_await=MAY_AWAIT)
+        conversation: list[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
+        keywords: dict[str, Any] = {**options, "system_prompt": system_prompt, "tools": toolbox.tools}
+        api_type = APIType(options.get("api_type", self.config.api_type))
+        while True:
+            answer = self._whole_answer(conversation, dict(keywords), api_type)
+            max_turns -= 1
+            conversation.append(toolbox.message(answer, len(conversation)))
+            if not max_turns or not toolbox.goes_on(answer):
+                answer.metadata["messages"] = conversation
+                return answer
+            for call in answer.tool_calls:
+                conversation.append(self._tool_result(toolbox, call))
+            if forces_call(keywords.get("tool_choice")):
+                del keywords["tool_choice"]
+
     def stream(
         self,
         prompt: Prompt,
@@ -121,12 +165,15 @@ class SyncProvider(HTTPProvider):
     ) -> SyncStream:
         """Return the answer as a stream; a plain method, so `with provider.stream(…)` needs no await.
 
-        Nothing is sent before the stream is entered or read.
+        Nothing is sent before the stream is entered or read. A prompt over the token limit raises here, or then if it
+        takes long to count.
         """
         keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.ENABLED}
         call = self.make_call(
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
+        if self.counts_at_once(call):
+            self.check_token_limit(call)
         return SyncStream(self._exchange, self, call)
 
     def embed(
@@ -168,6 +215,13 @@ class SyncProvider(HTTPProvider):
         call = self.make_count(prompt, system_prompt=system_prompt, **keywords)
         tokens: int = self._exchange.perform(call, count(self.wire_request(call)), read)
         return tokens
+
+    def _tool_result(self, toolbox: Toolbox, call: ToolCall) -> dict[str, Any]:
+        try:
+            function = toolbox.bound(call)
+        except ValueError as error:
+            return tool_result(call, str(error), is_error=True)
+        return tool_result(call, call_function(function))
 
     def _whole_answer(self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType) -> LLMResponse:
         keywords["api_type"] = api_type

@@ -26,6 +26,7 @@ from ..events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDel
 from ..failures import error_from_body, excerpt
 from ..messages import Message
 from ..response import Issuer, ToolCall
+from ..schema import SchemaDialect
 from ..sse import ServerSentEvent
 
 __all__ = [
@@ -87,9 +88,14 @@ class WireRequest:
 
 
 class WireFormat(Protocol):
-    """A protocol that services speak. Its `name` stands in `response.metadata` and in the issuer of native parts."""
+    """A protocol that services speak.
+
+    Its `name` stands in `response.metadata` and in the issuer of native parts. `schema_dialect` is the part of JSON
+    schema that it takes: the schemas of a call that come of Python's types are in it.
+    """
 
     name: str
+    schema_dialect: SchemaDialect
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call.

@@ -32,6 +32,7 @@ from ..events import (
 from ..failures import error_from_body
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
+from ..schema import OPENAI_STRICT
 from ..tools import Tool
 from . import Dialect, StreamDecoder, WireRequest, counts, join_pieces, sampling_parameters, split_total
 
@@ -72,6 +73,7 @@ class ChatCompletions:
     """The wire format of `/chat/completions`."""
 
     name = "chat_completions"
+    schema_dialect = OPENAI_STRICT
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call: usage is always asked for, in streams too."""

@@ -35,6 +35,7 @@ from ..events import (
 )
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
+from ..schema import GEMINI
 from ..tools import Tool
 from . import (
     SYSTEM_ROLES,
@@ -110,6 +111,7 @@ class GenerateContent:
     """
 
     name = "generate_content"
+    schema_dialect = GEMINI
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call; the model's name cannot lead to another path."""

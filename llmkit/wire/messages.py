@@ -30,6 +30,7 @@ from ..events import (
 )
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
+from ..schema import ANTHROPIC
 from ..tools import Tool
 from . import (
     SYSTEM_ROLES,
@@ -88,6 +89,7 @@ class Messages:
     """The wire format of `/messages`, below a base URL that ends in `/v1`."""
 
     name = "messages"
+    schema_dialect = ANTHROPIC
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call: `max_tokens`, which the API requires, is always sent."""

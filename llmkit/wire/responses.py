@@ -30,6 +30,7 @@ from ..events import (
 from ..failures import error_from_body, excerpt
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
+from ..schema import OPENAI_STRICT
 from ..tools import Tool
 from . import Dialect, StreamDecoder, WireRequest, counts, sampling_parameters, split_total
 
@@ -65,6 +66,7 @@ class Responses:
     """The wire format of `/responses`."""
 
     name = "responses"
+    schema_dialect = OPENAI_STRICT
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call; the system prompt travels as `instructions`."""
@@ -134,7 +136,8 @@ def _says_the_same(message: Message) -> bool:
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    if all(isinstance(part, Text) and not part.extra for part in message.parts):
+    is_text = all(isinstance(part, Text) and not part.extra for part in message.parts)
+    if is_text and (len(message.parts) == 1 or message.role in ("assistant", "tool")):
         return message.text
     parts = [_input_part(part) for part in message.parts]
     if message.role == "assistant":

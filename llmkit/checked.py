@@ -1,0 +1,151 @@
+"""Python types that JSON is checked against: their schemas, and their values. Imports errors, codec and schema."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from .codec import encode_json
+from .errors import LLMProviderBadRequestError
+from .schema import flattened, is_map, kind_of
+
+__all__ = ["CheckedType", "read_back", "schema_errors"]
+
+Schema = Mapping[str, Any]
+_PAIR: Final = frozenset({"key", "value"})
+MOST_PROBLEMS: Final = 5
+
+
+class CheckedType:
+    """A type, with its JSON schema in `schema`: a pydantic model, a dataclass, or whatever pydantic knows.
+
+    Raises LLMProviderBadRequestError for a type of which no schema can be made; `place` names it there.
+    """
+
+    def __init__(self, type_: Any, place: str) -> None:
+        from pydantic import TypeAdapter
+
+        with schema_errors(place):
+            self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
+            schema = self._adapter.json_schema(schema_generator=_generator())
+        # A type that refers to itself has a reference as its root.
+        self.schema = flattened(schema, schema)
+
+    def value(self, found: Any) -> Any:
+        """Return what a decoded JSON value is as a value of the type; raises ValueError, naming what is wrong."""
+        from pydantic import ValidationError
+
+        try:
+            # Strict types take dates and the like from JSON only.
+            return self._adapter.validate_json(encode_json(read_back(found, self.schema)))
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_context=False, include_input=False)
+            told = [": ".join([*filter(None, [".".join(map(str, each["loc"]))]), each["msg"]]) for each in wrong]
+            if len(told) > MOST_PROBLEMS:
+                told[MOST_PROBLEMS:] = [f"and {len(told) - MOST_PROBLEMS} more"]
+        raise ValueError("; ".join(told))
+
+
+@contextlib.contextmanager
+def schema_errors(place: str) -> Iterator[None]:
+    """Say pydantic's refusal of a type as an LLMProviderBadRequestError."""
+    from pydantic import PydanticUserError
+
+    try:
+        yield
+    except (PydanticUserError, NameError, TypeError) as error:
+        told = str(error).partition("\n")[0]
+        raise LLMProviderBadRequestError(f"{place} has no JSON schema: {told}") from None
+
+
+@functools.cache
+def _generator() -> Any:
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        # A default that is no JSON is left out of the schema, and a title that repeats the name of a field, too.
+        ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+        def field_title_should_be_set(self, schema: Any) -> bool:
+            return False
+
+    return Generator
+
+
+def read_back(value: Any, schema: Schema) -> Any:
+    """Return an answer to an adapted schema as one to the original, `schema`; the answer may still be incomplete.
+
+    Lists of pairs become maps again. A null for an optional property that cannot be null counts as absent; models
+    send that without being told, too.
+    """
+    return _read(value, schema, schema)
+
+
+def _read(value: Any, schema: Any, root: Schema) -> Any:
+    variants = list(_variants(schema, root))
+    flat = variants[0] if len(variants) == 1 else next((each for each in variants if _may_be(value, each, root)), {})
+    if _are_pairs(value, flat):
+        value = {pair["key"]: pair["value"] for pair in value if pair.keys() == _PAIR}
+    if isinstance(value, dict):
+        return _object(value, flat, root)
+    if isinstance(value, list):
+        prefix, items = flat.get("prefixItems", ()), flat.get("items", {})
+        return [_read(item, prefix[i] if i < len(prefix) else items, root) for i, item in enumerate(value)]
+    return value
+
+
+def _object(value: dict[str, Any], flat: Schema, root: Schema) -> dict[str, Any]:
+    properties, required = flat.get("properties", {}), flat.get("required", ())
+    others: Any = flat.get("additionalProperties") or next(iter(flat.get("patternProperties", {}).values()), {})
+    read: dict[str, Any] = {}
+    for name, item in value.items():
+        schema = properties.get(name, others)
+        if item is not None or name not in properties or name in required or _allows_null(schema, root):
+            read[name] = _read(item, schema, root)
+    return read
+
+
+def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
+    """Yield the schemas that a schema leaves the choice of: itself where it is no union."""
+    flat = flattened(schema, root, seen)
+    variants = flat.get("anyOf") or flat.get("oneOf")
+    if not variants or "properties" in flat:
+        yield flat
+        return
+    if isinstance(schema, Mapping) and "$ref" in schema:
+        seen |= {schema["$ref"]}
+    for variant in variants:
+        yield from _variants(variant, root, seen)
+
+
+def _are_pairs(value: Any, flat: Schema) -> bool:
+    """Return whether a value is the list of pairs that a map was sent as."""
+    if not isinstance(value, list) or flat.get("type") != "object" or not is_map(flat):
+        return False
+    return all(isinstance(pair, dict) and pair.keys() <= _PAIR for pair in value)
+
+
+def _may_be(value: Any, flat: Schema, root: Schema) -> bool:
+    """Return whether a value, or what has come of it, looks like one of a schema: its type, names and constants."""
+    if _are_pairs(value, flat):
+        return True
+    kind = kind_of(value)
+    known = flat.get("type", kind)
+    kinds = [known] if isinstance(known, str) else known
+    if kind not in kinds and not (kind == "integer" and "number" in kinds):
+        return False
+    if flat.get("const", value) != value or value not in flat.get("enum", (value,)):
+        return False
+    if not isinstance(value, dict) or is_map(flat):
+        return True
+    properties = flat.get("properties", {})
+    if not flat.get("additionalProperties") and not value.keys() <= properties.keys():
+        return False
+    constants = {name: flattened(properties[name], root) for name in value.keys() & properties.keys()}
+    return all(each.get("const", value[name]) == value[name] for name, each in constants.items())
+
+
+def _allows_null(schema: Any, root: Schema) -> bool:
+    return any(_may_be(None, each, root) for each in _variants(schema, root))

@@ -1,0 +1,131 @@
+"""Structured output: what an answer must be, and the object that it is.
+
+Imports errors, codec, schema, response and checked.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+from .checked import CheckedType, read_back
+from .codec import decode_json
+from .errors import LLMProviderBadRequestError, LLMProviderOutputError
+from .response import LLMResponse
+from .schema import AdaptedSchema, SchemaDialect
+
+__all__ = ["OutputFormat", "output_format", "partial_object", "with_parsed"]
+
+
+def output_format(type_: Any) -> OutputFormat:
+    """Return the format that a type is; what was made of one lately is kept.
+
+    Raises LLMProviderBadRequestError for what is no type, or has no JSON schema.
+    """
+    if type_ is None or isinstance(type_, (str, bytes, int, float, list, tuple, set)):
+        raise LLMProviderBadRequestError(
+            f"response_format is {type_!r}; it must be a pydantic model or another type, or a dict like "
+            "{'type': 'json_schema', 'json_schema': {'name': …, 'schema': {…}}}"
+        )
+    try:
+        return _cached(type_)
+    except TypeError:  # it has no hash
+        return OutputFormat(type_)
+
+
+@functools.lru_cache(maxsize=128)
+def _cached(type_: Any) -> OutputFormat:
+    return OutputFormat(type_)
+
+
+class OutputFormat:
+    """What an answer must be: a pydantic model, a dataclass, a TypedDict, or any other type that pydantic knows.
+
+    `schema` is its JSON schema. Services take models only: the value of any other type, and the items of a dict,
+    travel as the property "value" of an object.
+    """
+
+    def __init__(self, type_: Any) -> None:
+        name = getattr(type_, "__name__", "output")
+        self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64]
+        self._type = CheckedType(type_, f"response_format {name}")
+        self.schema = self._type.schema
+        self._is_wrapped = self.schema.get("type") != "object" or "properties" not in self.schema
+        if self._is_wrapped:
+            value = {key: each for key, each in self.schema.items() if key != "$defs"}
+            definitions = {key: each for key, each in self.schema.items() if key == "$defs"}
+            self.schema = {"type": "object", "properties": {"value": value}, "required": ["value"], **definitions}
+
+    def adapted(self, dialect: SchemaDialect) -> tuple[dict[str, Any], AdaptedSchema]:
+        """Return the `response_format` of Chat Completions for a dialect, and what became of the schema."""
+        adapted = dialect.adapt(self.schema)
+        json_schema = {"name": self.name, "schema": adapted.schema, "strict": True}
+        return {"type": "json_schema", "json_schema": json_schema}, adapted
+
+    def parsed(self, found: Any) -> Any:
+        """Return the value of the type that a decoded answer is; raises ValueError, naming what is wrong."""
+        # A service that ignores the schema may leave out the object around the value.
+        is_wrapped = self._is_wrapped and isinstance(found, dict) and found.keys() == {"value"}
+        return self._type.value(found["value"] if is_wrapped else found)
+
+    def partial(self, found: dict[str, Any]) -> Any:
+        """Return what a decoded, incomplete answer is so far, unchecked; None before there is anything."""
+        return read_back(found.get("value") if self._is_wrapped else found, self._type.schema)
+
+
+def partial_object(text: str, format_: OutputFormat | None) -> Any:
+    """Return what the beginning of a JSON text is so far, None before there is anything; nothing is checked.
+
+    Strings in it may be cut, and properties be missing.
+    """
+    from pydantic_core import from_json
+
+    try:
+        found = from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return None
+    return format_.partial(found) if format_ else found
+
+
+def with_parsed(answer: LLMResponse, format_: OutputFormat | None) -> LLMResponse:
+    """Return a whole answer with the object that it is in `parsed`.
+
+    One that calls tools, or that the service has interrupted, is none yet. Raises LLMProviderOutputError, with the
+    answer as `partial`, for a text that is not what was asked for; its code tells why: "refusal", "content_filter",
+    "length" (cut), "empty", "invalid_json" or "schema".
+    """
+    if format_ is None or answer.tool_calls or answer.finish_reason == "pause":
+        return answer
+    try:
+        found = decode_json(answer.content)
+    except ValueError as error:
+        code, told = "invalid_json", f"the answer is no JSON: {error}"
+    else:
+        try:
+            answer.parsed = format_.parsed(found)
+        except ValueError as error:
+            code, told = "schema", f"the answer is no {format_.name}: {error}"
+        else:
+            return answer
+    code, told = _reason(answer) or (code, told)
+    failure = LLMProviderOutputError(
+        told, provider=answer.provider_type, code=code, request_id=answer.metadata.get("request_id")
+    )
+    failure.partial = answer
+    raise failure
+
+
+def _reason(answer: LLMResponse) -> tuple[str, str] | None:
+    """Return code and message where more is known about a text than that it is wrong."""
+    if answer.refusal:
+        return "refusal", f"the model refused to answer: {answer.refusal}"
+    if answer.finish_reason == "content_filter":
+        return "content_filter", "the service's content filter stopped the answer"
+    if answer.finish_reason == "length":
+        return "length", "the answer was cut before its end (finish reason: length); raise max_tokens"
+    if not answer.content.strip():
+        return "empty", "the answer is empty"
+    return None
