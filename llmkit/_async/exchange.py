@@ -256,6 +256,9 @@ class AsyncExchange:
                     failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
                     # It is paid for, and would be as large again.
                     failure.should_retry = False
+                elif retries.deadline is not None and time.monotonic() >= retries.deadline:
+                    failure = self._too_late(call, "deadline")
+                if failure:
                     # No `break`, which would leave httpx's generators suspended: reading on fails at once.
                     await response.aclose()
         except Exception as error:

@@ -126,9 +126,10 @@ def test_deadline_bounds_the_wait_for_the_headers(server: Server, api: Api, mode
     assert (caught.value.code, len(server.requests)) == ("deadline", 1)
 
 
-def test_deadline_bounds_a_body_that_drips(server: Server, api: Api) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
+def test_deadline_bounds_a_body_that_drips(server: Server, api: Api, own: bool) -> None:
     server.add(itertools.chain([head(200, {"content-length": "1000000"})], pulse(server.gate(), b" ")))
-    with make_provider(server, api) as provider:
+    with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
         with pytest.raises(LLMProviderTimeoutError) as caught:
             provider.execute("Hi", deadline=SHORT)
         assert in_thread(server.wait_gone)
