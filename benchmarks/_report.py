@@ -36,47 +36,62 @@ def installed(package: str) -> bool:
 
 
 class Turns:
-    """CPU microseconds a unit (event, request) of each contestant, from rounds in which they take turns.
+    """Microseconds a unit (event, request) of each contestant, from rounds in which they take turns.
 
-    A contestant does its work once and returns how many units that was. The first is what the others are compared
-    with. The CPU is this process's, all threads, user and system.
+    A contestant does its work once and returns how many units that was. The first turn of each warms it up and does
+    not count, unless there is no other (`rounds` 0). `clock` is the CPU of this process, all threads, user and system.
     """
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, clock: Callable[[], float] = time.process_time) -> None:
         self._rounds = rounds
+        self._clock = clock
         self._samples: dict[str, list[float]] = {}
 
     def run(self, contestants: Mapping[str, Callable[[], int]]) -> Turns:
-        """Measure functions; the first turn of each warms it up and does not count."""
+        """Measure functions."""
         for number in range(self._rounds + 1):
             for name, work in contestants.items():
-                started = time.process_time()
+                started = self._clock()
                 units = work()
-                self._note(number, name, time.process_time() - started, units)
+                self._note(number, name, self._clock() - started, units)
         return self
 
     async def arun(self, contestants: Mapping[str, Callable[[], Awaitable[int]]]) -> Turns:
         """Measure coroutine functions."""
         for number in range(self._rounds + 1):
             for name, work in contestants.items():
-                started = time.process_time()
+                started = self._clock()
                 units = await work()
-                self._note(number, name, time.process_time() - started, units)
+                self._note(number, name, self._clock() - started, units)
         return self
+
+    def add(self, other: Turns) -> None:
+        """Take in the contestants of rounds of their own."""
+        self._samples |= other._samples
 
     def _note(self, number: int, name: str, seconds: float, units: int) -> None:
         samples = self._samples.setdefault(name, [])
-        if number:
+        if number or not self._rounds:
             samples.append(seconds / units * 1e6)
+
+    @property
+    def names(self) -> list[str]:
+        """Those that were measured."""
+        return list(self._samples)
 
     def median(self, name: str) -> float:
         """Return the median of the microseconds a unit."""
         return statistics.median(self._samples[name])
 
     def ratio(self, name: str, to: str | None = None) -> float:
-        """Return the median of the ratios, round by round, to another contestant (None: to the first)."""
-        base = self._samples[to or next(iter(self._samples))]
-        return statistics.median(ours / theirs for ours, theirs in zip(self._samples[name], base, strict=True))
+        """Return the median of the ratios, round by round, to another contestant (None: to the first).
+
+        Of contestants that took no turns with each other, the ratio of the medians.
+        """
+        ours, base = self._samples[name], self._samples[to or self.names[0]]
+        if len(ours) != len(base):
+            return statistics.median(ours) / statistics.median(base)
+        return statistics.median(one / other for one, other in zip(ours, base, strict=True))
 
     def cell(self, name: str) -> str:
         """Return "median (ratio)", or a dash for one that was not measured."""
@@ -90,7 +105,9 @@ class Report:
         path = os.environ.get("LLMKIT_BENCH_REPORT")
         self._path = Path(path) if path else None
         self.say(f"## {title}\n")
-        self.say(f"{_machine()}; {platform.python_implementation()} {platform.python_version()}; {_versions(packages)}.\n")
+        self.say(
+            f"{_machine()}; {platform.python_implementation()} {platform.python_version()}; {_versions(packages)}.\n"
+        )
 
     def say(self, text: str) -> None:
         """Print a line or several."""
@@ -107,7 +124,9 @@ class Report:
 
     def goals(self, goals: Sequence[tuple[str, float, float]]) -> None:
         """Print what was to be reached: a name, the figure, and the most that it may be."""
-        rows = [(name, f"{value:.2f}", f"≤ {most:.2f}", "met" if value <= most else "lost") for name, value, most in goals]
+        rows = [
+            (name, f"{value:.3f}", f"≤ {most:g}", "met" if value <= most else "lost") for name, value, most in goals
+        ]
         self.table("Goals:", ("figure", "measured", "goal", "result"), rows)
 
 

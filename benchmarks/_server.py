@@ -68,7 +68,8 @@ def serve(certificate: str | None = None) -> Iterator[str]:
     command = [sys.executable, __file__, *([certificate] if certificate else [])]
     core = cores()[1]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin is not None
+        assert process.stdout is not None
         if core:
             os.sched_setaffinity(process.pid, core)
         try:

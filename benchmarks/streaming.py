@@ -10,235 +10,26 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
-import json
-import multiprocessing
-import os
-import statistics
+import itertools
+import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # a checkout need not be installed
 
 import anyio
-import httpx
+from _clients import ASYNC, BLOCKING, EVENTS, HAND, OURS, OVER_HTTPX, PACKAGES, SSE_JSON, AsyncRead, Read
 from _report import Report, Turns, installed, prepare_client
+from _samples import answer_pieces
 from _server import serve
-from pydantic_core import from_json
-
-from llmkit import TextDelta, create_llm_provider, create_sync_llm_provider
 
 __all__ = ["main"]
 
-HAND = "httpx by hand"
-OURS = "llmkit"
-OVER_HTTPX = "llmkit over httpx's transport"
-SSE_JSON = "httpx-sse and json"
-EVENTS = "llmkit, `events()`"
-KEY = "sk-benchmark"
-QUESTION = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "When is high water?"}], "stream": True}
-HEADERS = {"authorization": f"Bearer {KEY}", "accept": "text/event-stream"}
-UNBOUNDED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-PACKAGES = {SSE_JSON: "httpx_sse", **{name: name for name in ("aiohttp", "anthropic", "litellm", "openai")}}
-
-Read = Callable[[], int]
-AsyncRead = Callable[[], Awaitable[int]]
-
-
-class HandParser:
-    """The least that reads a Chat Completions stream; correct for what the server of this benchmark sends."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self._rest = b""
-
-    def feed(self, piece: bytes) -> None:
-        *events, self._rest = (self._rest + piece).split(b"\n\n")
-        for event in events:
-            data = event[6:]
-            if data != b"[DONE]":
-                for choice in from_json(data)["choices"]:
-                    self.length += len(choice["delta"].get("content") or "")
-
-
-def read_by_hand(client: httpx.Client, url: str) -> int:
-    parser = HandParser()
-    with client.stream("POST", url, json=QUESTION, headers=HEADERS) as response:
-        for piece in response.iter_raw():
-            parser.feed(piece)
-    return parser.length
-
-
-async def aread_by_hand(client: httpx.AsyncClient, url: str) -> int:
-    parser = HandParser()
-    async with client.stream("POST", url, json=QUESTION, headers=HEADERS) as response:
-        async for piece in response.aiter_raw():
-            parser.feed(piece)
-    return parser.length
-
-
-def read_with_llmkit(provider: Any) -> int:
-    with provider.stream("When is high water?") as stream:
-        return sum(len(text) for text in stream)
-
-
-async def aread_with_llmkit(provider: Any) -> int:
-    length = 0
-    async with provider.stream("When is high water?") as stream:
-        async for text in stream:
-            length += len(text)
-    return length
-
-
-def read_events_with_llmkit(provider: Any) -> int:
-    with provider.stream("When is high water?") as stream:
-        return sum(len(event.text) for event in stream.events() if type(event) is TextDelta)
-
-
-async def aread_events_with_llmkit(provider: Any) -> int:
-    length = 0
-    async with provider.stream("When is high water?") as stream:
-        async for event in stream.events():
-            if type(event) is TextDelta:
-                length += len(event.text)
-    return length
-
-
-def read_with_httpx_sse(client: httpx.Client, url: str) -> int:
-    import httpx_sse
-
-    length = 0
-    with httpx_sse.connect_sse(client, "POST", url, json=QUESTION, headers=HEADERS) as source:
-        for event in source.iter_sse():
-            if event.data != "[DONE]":
-                for choice in json.loads(event.data)["choices"]:
-                    length += len(choice["delta"].get("content") or "")
-    return length
-
-
-async def aread_with_httpx_sse(client: httpx.AsyncClient, url: str) -> int:
-    import httpx_sse
-
-    length = 0
-    async with httpx_sse.aconnect_sse(client, "POST", url, json=QUESTION, headers=HEADERS) as source:
-        async for event in source.aiter_sse():
-            if event.data != "[DONE]":
-                for choice in json.loads(event.data)["choices"]:
-                    length += len(choice["delta"].get("content") or "")
-    return length
-
-
-def read_with_openai(client: Any) -> int:
-    return sum(len(c.delta.content or "") for chunk in client.chat.completions.create(**QUESTION) for c in chunk.choices)
-
-
-async def aread_with_openai(client: Any) -> int:
-    length = 0
-    async for chunk in await client.chat.completions.create(**QUESTION):
-        for choice in chunk.choices:
-            length += len(choice.delta.content or "")
-    return length
-
-
-def read_with_litellm(base_url: str) -> int:
-    import litellm
-
-    chunks = litellm.completion(**{**QUESTION, "model": "openai/gpt-5-mini"}, api_base=base_url, api_key=KEY)
-    return sum(len(chunk.choices[0].delta.content or "") for chunk in chunks)
-
-
-def read_with_anthropic(client: Any) -> int:
-    messages = [{"role": "user", "content": "When is high water?"}]
-    events = client.messages.create(model="claude-sonnet-4-5", max_tokens=2000, messages=messages, stream=True)
-    return sum(len(event.delta.text) for event in events if event.type == "content_block_delta")
-
-
-async def aread_with_aiohttp(session: Any, url: str) -> int:
-    parser = HandParser()
-    async with session.post(url, json=QUESTION, headers=HEADERS) as response:
-        async for piece in response.content.iter_any():
-            parser.feed(piece)
-    return parser.length
-
-
-def readers(base_url: str, names: list[str], stack: ExitStack) -> dict[str, Read]:
-    """Return a function for each blocking client of `names` that is installed, which reads one stream."""
-    url, client = f"{base_url}/chat/completions", stack.enter_context(httpx.Client(limits=UNBOUNDED, timeout=120))
-
-    def provider(**settings: Any) -> Any:
-        made = create_sync_llm_provider("openai", model_name="gpt-5-mini", api_key=KEY, base_url=base_url, **settings)
-        return stack.enter_context(made)
-
-    made: dict[str, Callable[[], Read]] = {
-        HAND: lambda: functools.partial(read_by_hand, client, url),
-        OURS: lambda: functools.partial(read_with_llmkit, provider()),
-        EVENTS: lambda: functools.partial(read_events_with_llmkit, provider()),
-        OVER_HTTPX: lambda: functools.partial(read_with_llmkit, provider()),
-        SSE_JSON: lambda: functools.partial(read_with_httpx_sse, client, url),
-        "openai": lambda: functools.partial(read_with_openai, stack.enter_context(_openai("OpenAI", base_url))),
-        "anthropic": lambda: functools.partial(read_with_anthropic, stack.enter_context(_anthropic(base_url))),
-        "litellm": lambda: functools.partial(read_with_litellm, base_url),
-    }
-    found = {name: made[name]() for name in names if name in made and installed(PACKAGES.get(name, "httpx"))}
-    if OVER_HTTPX in found:
-        # A provider chooses its transport at its first request.
-        os.environ["LLMKIT_TRANSPORT"] = "httpx"
-        found[OVER_HTTPX]()
-        del os.environ["LLMKIT_TRANSPORT"]
-    return found
-
-
-async def areaders(base_url: str, names: list[str], stack: AsyncExitStack, world: str) -> dict[str, AsyncRead]:
-    """Return the same for the clients of an event loop."""
-    url = f"{base_url}/chat/completions"
-    client = await stack.enter_async_context(httpx.AsyncClient(limits=UNBOUNDED, timeout=120))
-
-    async def provider(**settings: Any) -> Any:
-        made = create_llm_provider("openai", model_name="gpt-5-mini", api_key=KEY, base_url=base_url, **settings)
-        return await stack.enter_async_context(made)
-
-    found: dict[str, AsyncRead] = {}
-    for name in names:
-        if not installed(PACKAGES.get(name, "httpx")):
-            continue
-        if name == HAND:
-            found[name] = functools.partial(aread_by_hand, client, url)
-        elif name == OURS:
-            found[name] = functools.partial(aread_with_llmkit, await provider())
-        elif name == EVENTS:
-            found[name] = functools.partial(aread_events_with_llmkit, await provider())
-        elif name == OVER_HTTPX:
-            found[name] = functools.partial(aread_with_llmkit, await provider())
-            os.environ["LLMKIT_TRANSPORT"] = "httpx"
-            await found[name]()
-            del os.environ["LLMKIT_TRANSPORT"]
-        elif name == SSE_JSON:
-            found[name] = functools.partial(aread_with_httpx_sse, client, url)
-        elif name == "openai":
-            found[name] = functools.partial(aread_with_openai, await stack.enter_async_context(_openai("AsyncOpenAI", base_url)))
-        elif name == "aiohttp" and world == "asyncio":
-            import aiohttp
-
-            session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)))
-            found[name] = functools.partial(aread_with_aiohttp, session, url)
-    return found
-
-
-def _openai(kind: str, base_url: str) -> Any:
-    import openai
-
-    return getattr(openai, kind)(api_key=KEY, base_url=base_url, timeout=120)
-
-
-def _anthropic(base_url: str) -> Any:
-    import anthropic
-
-    return anthropic.Anthropic(api_key=KEY, base_url=base_url.removesuffix("/v1"), timeout=120)
+WORLDS = ("blocking", "asyncio", "trio")
 
 
 class Case:
@@ -248,33 +39,37 @@ class Case:
         self.base_url = f"{address}/{kind}/{events}/v1"
         self.events, self.at_once, self.times = events, at_once, times
 
-    def measure(self, world: str, names: list[str], rounds: int, warm_up: bool = True) -> Turns:
-        """Return what an event costs each client of `names` that there is in a world."""
-        turns = Turns(rounds, warm_up)
-        if world == BLOCKING:
-            return self._blocking(names, turns)
-        return anyio.run(self._under, world, names, turns, backend=world)
+    def measure(
+        self, world: str, names: list[str], rounds: int, clock: Callable[[], float] = time.process_time
+    ) -> Turns:
+        """Return what an event costs each of the clients `names`, as far as the world has it."""
+        names = [name for name in names if name not in PACKAGES or installed(PACKAGES[name])]
+        if world == "blocking":
+            return self._blocking(names, Turns(rounds, clock))
+        if world == "trio":
+            names = [name for name in names if name != "aiohttp"]
+        return anyio.run(self._under, names, Turns(rounds, clock), backend=world)
 
     def _blocking(self, names: list[str], turns: Turns) -> Turns:
         with ExitStack() as stack, ThreadPoolExecutor(self.at_once) as threads:
 
             def work(read: Read) -> int:
                 for _ in range(self.times):
-                    lengths = [read()] if self.at_once == 1 else list(threads.map(lambda _: read(), range(self.at_once)))
-                    self._check(lengths)
+                    calls = [threads.submit(read) for _ in range(self.at_once)] if self.at_once > 1 else []
+                    self._check([call.result() for call in calls] or [read()])
                 return self.events * self.at_once * self.times
 
-            found = readers(self.base_url, names, stack)
+            found = {name: stack.enter_context(BLOCKING[name](self.base_url)) for name in names if name in BLOCKING}
             return turns.run({name: functools.partial(work, read) for name, read in found.items()})
 
-    async def _under(self, world: str, names: list[str], turns: Turns) -> Turns:
+    async def _under(self, names: list[str], turns: Turns) -> Turns:
         async with AsyncExitStack() as stack:
 
             async def work(read: AsyncRead) -> int:
                 for _ in range(self.times):
                     lengths: list[int] = []
                     if self.at_once == 1:
-                        lengths.append(await read())
+                        await _append(lengths, read)
                     else:
                         async with anyio.create_task_group() as tasks:
                             for _ in range(self.at_once):
@@ -282,7 +77,8 @@ class Case:
                     self._check(lengths)
                 return self.events * self.at_once * self.times
 
-            found = await areaders(self.base_url, names, stack, world)
+            enter = stack.enter_async_context
+            found = {name: await enter(ASYNC[name](self.base_url)) for name in names if name in ASYNC}
             return await turns.arun({name: functools.partial(work, read) for name, read in found.items()})
 
     def _check(self, lengths: list[int]) -> None:
@@ -299,50 +95,115 @@ def text_length(events: int) -> int:
     return sum(len(piece) for piece in itertools.islice(itertools.cycle(answer_pieces()), events))
 
 
-def first_text(read: Callable[[str], None], base_url: str, times: int) -> float:
-    """Return the median of the milliseconds from the call to the first text."""
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        read(base_url)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds) * 1000
+def table(report: Report, caption: str, results: dict[str, Turns]) -> None:
+    """Print clients as rows and worlds as columns."""
+    names = dict.fromkeys(name for turns in results.values() for name in turns.names)
+    rows = [(name, *(turns.cell(name) for turns in results.values())) for name in names]
+    report.table(caption, ["client", *results], rows)
 
 
-def growth(name: str, address: str) -> float:
-    """Return the KiB that one more open stream of a client takes in an event loop; run in a process of its own."""
-    streams = 1000
+def one_stream(report: Report, address: str, quick: bool) -> dict[str, Turns]:
+    names = [HAND, OURS, EVENTS, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
+    case = Case(address, "burst", 773, times=1 if quick else 2)
+    if not quick:
+        names += ["anthropic", "litellm"]
+    results = {world: case.measure(world, names, 2 if quick else 7) for world in WORLDS}
+    table(
+        report, "One stream of 773 pieces of text, as fast as they come: CPU microseconds per event (ratio):", results
+    )
+    return results
 
-    async def open_all() -> float:
-        async with AsyncExitStack() as stack, anyio.create_task_group() as tasks:
-            read = (await areaders(f"{address}/every-600000/3/v1", [name], stack, "asyncio"))[name]
-            tasks.start_soon(read)
-            await anyio.sleep(0.5)
-            before = resident_kib()
-            for _ in range(streams):
-                tasks.start_soon(read)
-            await anyio.sleep(5)
-            grown = resident_kib() - before
-            tasks.cancel_scope.cancel()
-        return grown / streams
 
+def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
+    hundred = Case(address, "burst", 100, at_once=100)
+    results = {world: hundred.measure(world, [HAND, OURS, "aiohttp"], 1 if quick else 3) for world in WORLDS}
+    table(report, "100 streams at once, of 100 pieces; blocking: in threads:", results)
+    if quick:
+        return {}
+    alone, thousand = Case(address, "burst", 50, times=10), Case(address, "burst", 50, at_once=1000)
+    singles = {f"{world}, 1": alone.measure(world, [OURS, "aiohttp"], 5) for world in WORLDS}
+    crowds = {f"{world}, 1,000": thousand.measure(world, [OURS, "aiohttp"], 2) for world in WORLDS}
+    # Once and cold: httpx takes a quarter of a minute.
+    by_hand = thousand.measure("asyncio", [HAND], 0)
+    crowds["asyncio, 1,000"].add(by_hand)
+    table(report, "1 and 1,000 streams at once, of 50 pieces (ratio to llmkit):", singles | crowds)
+    return singles | crowds
+
+
+def one_by_one(report: Report, address: str, quick: bool) -> None:
+    case = Case(address, "every-1", 100 if quick else 200)
+    names = [HAND, OURS, "aiohttp"] if quick else [HAND, OURS, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
+    results = {world: case.measure(world, names, 1 if quick else 5) for world in WORLDS}
+    table(
+        report,
+        "One stream, one event a millisecond: each wakes the client, and most of the CPU is spent on that:",
+        results,
+    )
+    if not quick:
+        case = Case(address, "every-20", 50, at_once=100)
+        results = {world: case.measure(world, [HAND, OURS, "aiohttp"], 2) for world in WORLDS}
+        table(report, "100 streams at once, each of 50 events a second:", results)
+
+
+def first_text(report: Report, address: str, quick: bool) -> None:
+    case = Case(address, "burst", 1, times=10)
+    names = [HAND, OURS, "aiohttp"] if quick else [HAND, OURS, "aiohttp", "openai"]
+    results = {world: case.measure(world, names, 3 if quick else 9, time.perf_counter) for world in WORLDS}
+    table(report, "Wall microseconds from the call to the end of a stream of a single piece, connection open:", results)
+
+
+def goals(report: Report, one: dict[str, Turns], many: dict[str, Turns]) -> None:
+    found = [
+        (f"{OURS} / {HAND}, {world}", turns.ratio(OURS, HAND), 0.40 if world == "blocking" else 0.45)
+        for world, turns in one.items()
+    ]
+    found += [(f"{OVER_HTTPX} / {HAND}, {world}", turns.ratio(OVER_HTTPX, HAND), 1.10) for world, turns in one.items()]
+    for peer, most in (("openai", 0.05), ("litellm", 0.025), ("aiohttp", 1.0)):
+        found += [
+            (f"{OURS} / {peer}, {world}", turns.ratio(OURS, peer), most)
+            for world, turns in one.items()
+            if peer in turns.names
+        ]
+    if many:
+        found.append((f"1,000 streams: {OURS} / {HAND}, asyncio", 1 / many["asyncio, 1,000"].ratio(HAND), 0.20))
+        found += [
+            (
+                f"{OURS}: 1,000 streams / 1 stream, {world}",
+                many[f"{world}, 1,000"].median(OURS) / many[f"{world}, 1"].median(OURS),
+                1.5,
+            )
+            for world in WORLDS
+        ]
+    report.goals(found)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and not 1,000 streams")
+    quick = parser.parse_args().quick
+    logging.disable()
     prepare_client()
-    return anyio.run(open_all)
+    packages = [
+        "httpx",
+        "httpcore",
+        "pydantic-core",
+        "aiohttp",
+        "httpx-sse",
+        "anthropic",
+        "openai",
+        "litellm",
+        "anyio",
+        "trio",
+    ]
+    report = Report("Streaming", packages)
+    with serve() as address:
+        one = one_stream(report, address, quick)
+        one_by_one(report, address, quick)
+        first_text(report, address, quick)
+        many = many_streams(report, address, quick)
+    goals(report, one, many)
+    return 0
 
 
-def long_stream(address: str, events: int) -> float:
-    """Return the MiB by which the process has grown at most when llmkit has read a stream whose text nobody keeps."""
-    prepare_client()
-    with ExitStack() as stack:
-        read_short = readers(f"{address}/burst/1000/v1", [OURS], stack)[OURS]
-        read_long = readers(f"{address}/burst/{events}/v1", [OURS], stack)[OURS]
-        read_short()
-        before = resident_kib()
-        read_long()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def resident_kib() -> float:
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 1024
+if __name__ == "__main__":
+    sys.exit(main())

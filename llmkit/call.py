@@ -22,13 +22,16 @@ class CallOptions(Settings, total=False):
 
     `tools` are typed functions, pydantic models, dicts in the shape of Chat Completions, or `Tool` objects.
     `response_format` is a pydantic model or another type, whose object the response then has in `parsed`, or a dict
-    in the shape of Chat Completions, which is sent as it is.
+    in the shape of Chat Completions, which is sent as it is. With `background` the Responses API works on although
+    nobody is connected: a plain answer comes at once, with `finish_reason` "pause" and an id to wait for, and a
+    broken stream is taken up again where it broke.
     """
 
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]] | None
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None
     response_format: type[Any] | Mapping[str, Any] | None
+    background: bool
 
 
 class Adjustment(TypedDict):
@@ -59,6 +62,7 @@ class Call:
     response_format: Mapping[str, Any] | None = None
     output_format: OutputFormat | None = None
     previous_response_id: str | None = None
+    background: bool = False
     stream: bool = False
     omit: frozenset[str] = field(default_factory=frozenset)
 

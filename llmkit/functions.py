@@ -82,7 +82,8 @@ class PythonFunction:
             if parameter.name in fixed:
                 continue
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise LLMProviderBadRequestError(f"{place} takes {parameter}; a tool has named parameters only")
+                shown = parameter.replace(annotation=parameter.empty)
+                raise LLMProviderBadRequestError(f"{place} takes {shown}; a tool has named parameters only")
             if parameter.name not in hints:
                 raise LLMProviderBadRequestError(f"{place} has no type for {parameter.name}; annotate it")
             if parameter.kind is parameter.POSITIONAL_ONLY:

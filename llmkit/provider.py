@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from .call import Adjustment, Call
 from .codec import encode_json
-from .config import APIType, LLMConfig, environment
+from .config import APIType, LLMConfig, StreamMode, environment
 from .errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
@@ -19,7 +19,7 @@ from .errors import (
     LLMProviderUnsupportedOperationError,
 )
 from .messages import parse_messages
-from .response import Issuer
+from .response import Issuer, LLMResponse, ResponseBuilder
 from .retry import RetryBudget, refused_default
 from .services import find_spec
 from .specs import ProviderSpec
@@ -184,6 +184,7 @@ class HTTPProvider(LLMProvider):
         tool_choice: Any = None,
         parallel_tool_calls: bool | None = None,
         response_format: Any = None,
+        background: bool = False,
         **settings: Any,
     ) -> Call:
         """Return the call that the arguments of `execute` make.
@@ -192,6 +193,10 @@ class HTTPProvider(LLMProvider):
         settings; nothing has been sent then.
         """
         config = self._config.replace(**settings) if settings else self._config
+        largest_plain_answer = self.wire_format(config.api_type).largest_plain_answer
+        must_stream = largest_plain_answer is not None and (config.max_tokens or 0) > largest_plain_answer
+        if background and config.api_type is not APIType.RESPONSES:
+            raise self.named(LLMProviderUnsupportedOperationError("only the Responses API works in the background"))
         is_plain = response_format is None or isinstance(response_format, Mapping)
         return Call(
             config=config,
@@ -204,7 +209,8 @@ class HTTPProvider(LLMProvider):
             response_format=response_format if is_plain else None,
             output_format=None if is_plain else output_format(response_format),
             previous_response_id=previous_response_id,
-            stream=config.stream_mode.value != "disabled",
+            background=background,
+            stream=must_stream or config.stream_mode is not StreamMode.DISABLED,
             omit=frozenset(name for model, name in self._refused_defaults if model == config.model_name),
         )
 
@@ -217,6 +223,16 @@ class HTTPProvider(LLMProvider):
         """Return the call whose tokens the service is to count: of the API that counts, whatever is configured."""
         api_type = APIType.RESPONSES if APIType.RESPONSES in self.spec.formats else APIType.CHAT_COMPLETION
         return self.make_call(messages, **{**options, "api_type": api_type})
+
+    def read_answer(self, call: Call, body: Any) -> LLMResponse:
+        """Return the answer that a decoded body is; raises LLMProviderError where it is none."""
+        wire_format = self.wire_format(call.api_type)
+        decoder = wire_format.decoder()
+        builder = ResponseBuilder()
+        builder.extend(decoder.read(body))
+        answer = builder.build(self.issuer(call, wire_format), call.api_type)
+        answer.metadata = {"wire_format": wire_format.name, "raw": decoder.raw}
+        return answer
 
     def operation(self, name: str) -> Any:
         """Return a function of the service's `Operations`; raises LLMProviderUnsupportedOperationError for None."""

@@ -77,7 +77,7 @@ class OutputFormat:
 def partial_object(text: str, format_: OutputFormat | None) -> Any:
     """Return what the beginning of a JSON text is so far, None before there is anything; nothing is checked.
 
-    Strings in it may be cut, and properties be missing.
+    Its last string or number may be cut, and more be missing.
     """
     from pydantic_core import from_json
 

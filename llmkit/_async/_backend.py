@@ -74,7 +74,8 @@ async def call_function(function: Callable[[], Any]) -> Any:
     """Call a function of the caller's: an async one here, any other in a thread, since it may block."""
     if inspect.iscoroutinefunction(function):
         return await function()
-    result = await call_in_thread(function)
+    # In a list, since trio wants no awaitable as the result of a thread.
+    (result,) = await call_in_thread(lambda: [function()])
     return await result if inspect.isawaitable(result) else result
 
 

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
 from ..provider import HTTPProvider
-from ..response import LLMResponse, ResponseBuilder
+from ..response import LLMResponse
 from ..retry import Retries
 from ..structured import with_parsed
 from ..wire import WireRequest, read_object
@@ -67,6 +67,11 @@ class AsyncExchange:
         await self._prepare(call)
         retries = self._retries(call)
         return await self._try(lambda: self._open_once(call, retries), retries)
+
+    async def resume(self, call: Call, reader: AsyncEventReader, request: WireRequest) -> AsyncEventReader:
+        """Return a reader that goes on where another one broke off."""
+        retries = self._retries(call)
+        return await self._try(lambda: self._resume_once(call, reader, request, retries), retries)
 
     async def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
         """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
@@ -120,13 +125,18 @@ class AsyncExchange:
 
     async def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
         response, request = await self._send(call, retries)
-        wire_format = self._provider.wire_format(call.api_type)
-        decoder = wire_format.decoder()
-        builder = ResponseBuilder()
-        builder.extend(await self._read_json(response, call, retries, decoder.read))
-        answer = builder.build(self._provider.issuer(call, wire_format), call.api_type)
-        answer.metadata = self._metadata(call, request, response, retries) | {"raw": decoder.raw}
+        answer = await self._read_json(response, call, retries, lambda body: self._provider.read_answer(call, body))
+        answer.metadata |= self._metadata(call, request, response, retries)
         return answer
+
+    async def _resume_once(
+        self, call: Call, reader: AsyncEventReader, request: WireRequest, retries: Retries
+    ) -> AsyncEventReader:
+        response = await self._send_once(call, request, retries)
+        if response.status_code >= 300:
+            raise await self._error(response, call, retries)
+        reader.decoder.failure = None
+        return AsyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
 
     async def _perform_once(
         self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]

@@ -16,7 +16,7 @@ from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
 from ..tools import Toolbox, forces_call, tool_result
 from ..wire.operations import Embeddings, ModelInfo
-from ._backend import MAY_AWAIT, call_function
+from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import AsyncExchange
 from .stream import AsyncStream
 
@@ -176,6 +176,35 @@ class AsyncProvider(HTTPProvider):
             self.check_token_limit(call)
         return AsyncStream(self._exchange, self, call)
 
+    async def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
+        """Return an answer that the service has stored; `finish_reason` is "pause" while it is still at work.
+
+        Raises LLMProviderUnsupportedOperationError where the service stores none, as do the three methods below.
+        """
+        return await self._stored_response("retrieve", response_id, **options)
+
+    async def cancel_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
+        """Stop the work on a background answer, and return it as far as it has come."""
+        return await self._stored_response("cancel", response_id, **options)
+
+    async def delete_response(self, response_id: str, **options: Unpack[CallOptions]) -> None:
+        """Have the service forget a stored answer."""
+        call = self.make_operation(**options)
+        await self._exchange.perform(call, self.operation("stored_response")("delete", response_id), dict)
+
+    async def wait_for_response(
+        self, response_id: str, *, poll_interval: float = 2.0, **options: Unpack[CallOptions]
+    ) -> LLMResponse:
+        """Return a background answer once it is done, asking for it every `poll_interval` seconds.
+
+        `deadline` bounds each time of asking, not the wait: the work itself may take as long as it takes.
+        """
+        answer = await self.retrieve_response(response_id, **options)
+        while answer.finish_reason == "pause":
+            await sleep(poll_interval)
+            answer = await self.retrieve_response(response_id, **options)
+        return answer
+
     async def embed(
         self, texts: str | Sequence[str], *, dimensions: int | None = None, **options: Unpack[CallOptions]
     ) -> Embeddings:
@@ -215,6 +244,11 @@ class AsyncProvider(HTTPProvider):
         call = self.make_count(prompt, system_prompt=system_prompt, **keywords)
         tokens: int = await self._exchange.perform(call, count(self.wire_request(call)), read)
         return tokens
+
+    async def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:
+        call = self.make_operation(**{**options, "api_type": APIType.RESPONSES})
+        request = self.operation("stored_response")(action, response_id)
+        return await self._exchange.perform(call, request, lambda body: self.read_answer(call, body))
 
     async def _tool_result(self, toolbox: Toolbox, call: ToolCall) -> dict[str, Any]:
         try:

@@ -8,7 +8,12 @@ from types import TracebackType
 from typing import Any
 
 from ..call import Call
-from ..errors import LLMProviderError, LLMProviderStreamError
+from ..errors import (
+    LLMProviderConnectionError,
+    LLMProviderError,
+    LLMProviderStreamError,
+    LLMProviderTimeoutError,
+)
 from ..events import Event, TextDelta
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
@@ -18,6 +23,8 @@ from .exchange import AsyncExchange
 from .reader import AsyncEventReader
 
 __all__ = ["AsyncStream"]
+
+BROKEN = (LLMProviderConnectionError, LLMProviderStreamError, LLMProviderTimeoutError)
 
 
 class AsyncStream:
@@ -41,6 +48,7 @@ class AsyncStream:
         self._builder = ResponseBuilder()
         self._unread: Iterator[Event] = iter(())
         self._entered = False
+        self._resumed_at: tuple[str, int] | None = None
 
     async def __aenter__(self) -> AsyncStream:
         self._entered = True
@@ -62,8 +70,8 @@ class AsyncStream:
     def objects(self) -> AsyncIterator[Any]:
         """Iterate over what the JSON text is so far, as dicts and lists, one for all that has arrived together.
 
-        Each is a whole of its own, and unchecked: strings in it may be cut, and properties be missing. The checked
-        object is `(await stream.response()).parsed`; where it would raise, so does the end of this iteration.
+        Each is a whole of its own, and unchecked: its last string or number may be cut, and more be missing. The
+        checked object is `(await stream.response()).parsed`; where that raises, so does the end of this iteration.
         """
         return _AsyncObjects(self)
 
@@ -101,12 +109,31 @@ class AsyncStream:
         try:
             events = await reader.read()
         except LLMProviderError as error:
+            if await self._resume(reader, error):
+                return True
             raise self._with_partial(error) from None
         if events:
             self._builder.extend(events)
             self._unread = iter(events)
             return True
         return False
+
+    async def _resume(self, reader: AsyncEventReader, error: LLMProviderError) -> bool:
+        """Take up a background answer again whose connection broke; return whether it goes on.
+
+        Each time must bring at least one event, so that a service that always breaks off is given up.
+        """
+        point = reader.decoder.resume_point if self._call.background else None
+        broke = isinstance(error, BROKEN) and error.code != "deadline"
+        if not broke or point is None or point == self._resumed_at:
+            return False
+        self._resumed_at = point
+        request = self._provider.operation("resume_response")(*point)
+        try:
+            self._reader = await self._exchange.resume(self._call, reader, request)
+        except LLMProviderError:
+            return False
+        return True
 
     def _left_by_break(self) -> None:
         if not self._entered and self._reader and not self._reader.closed:

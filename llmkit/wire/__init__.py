@@ -91,11 +91,13 @@ class WireFormat(Protocol):
     """A protocol that services speak.
 
     Its `name` stands in `response.metadata` and in the issuer of native parts. `schema_dialect` is the part of JSON
-    schema that it takes: the schemas of a call that come of Python's types are in it.
+    schema that it takes: the schemas of a call that come of Python's types are in it. An answer that may have more
+    tokens than `largest_plain_answer` has to travel as a stream (None: none has to).
     """
 
     name: str
     schema_dialect: SchemaDialect
+    largest_plain_answer: int | None = None
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call.
@@ -103,9 +105,11 @@ class WireFormat(Protocol):
         `issuer` is who will answer: native parts of other issuers are left out.
         Raises LLMProviderUnsupportedOperationError, naming the part, for what the API cannot express.
         """
+        ...
 
     def decoder(self) -> StreamDecoder:
         """Return a fresh decoder for one answer."""
+        ...
 
 
 class StreamDecoder(ABC):
@@ -137,6 +141,11 @@ class StreamDecoder(ABC):
     def on_end(self, events: list[Event]) -> bool:
         """Return whether the answer is complete now that no more bytes come; may append last events."""
         return self.finished
+
+    @property
+    def resume_point(self) -> tuple[str, int] | None:
+        """The answer's id and the number of the last event, where a broken stream can be taken up again after it."""
+        return None
 
     def feed(self, received: Iterable[ServerSentEvent]) -> list[Event]:
         """Return the events of some server-sent events, in order; sets `failure` instead of raising."""

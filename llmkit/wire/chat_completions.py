@@ -34,7 +34,7 @@ from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireRequest, counts, join_pieces, sampling_parameters, split_total
+from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, join_pieces, sampling_parameters, split_total
 
 __all__ = ["ChatCompletions"]
 
@@ -69,7 +69,7 @@ FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 }
 
 
-class ChatCompletions:
+class ChatCompletions(WireFormat):
     """The wire format of `/chat/completions`."""
 
     name = "chat_completions"
@@ -211,8 +211,8 @@ class ChatCompletionsDecoder(StreamDecoder):
                 if delta is None:
                     delta = choice.get("message") or {}
                 content = delta.get("content")
-                is_text = content and content.__class__ is str
-                if is_text:
+                is_text = isinstance(content, str) and len(content) > 0
+                if isinstance(content, str) and content:
                     events.append(TextDelta(content))
                 # Nearly all chunks have nothing but text: the rest is looked at in the others only.
                 if not is_text or len(delta) > 1 or choice.get("finish_reason") is not None:

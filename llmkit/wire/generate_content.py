@@ -41,6 +41,7 @@ from . import (
     SYSTEM_ROLES,
     Dialect,
     StreamDecoder,
+    WireFormat,
     WireRequest,
     arguments_object,
     counts,
@@ -104,7 +105,7 @@ FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 }
 
 
-class GenerateContent:
+class GenerateContent(WireFormat):
     """The wire format of `/models/{model}:generateContent`.
 
     The version stands in the path: `api_version`, "v1" by default; an empty one leaves it to the base URL.

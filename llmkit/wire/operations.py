@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import quote
 
 from . import WireRequest
 
@@ -47,7 +48,8 @@ class Operations:
     `embed`: (model, texts, dimensions) → request; `read_embeddings`: (body, model) → `Embeddings`.
     `list_models`: what the last page said of the next one ("" at first) → request; `read_models`: body → models and
     what it says of the next page ("" at the end). `count_tokens`: the request of an answer → the request of its count;
-    `read_count`: body → tokens. `stored_responses`: answers can be fetched, cancelled and deleted by their id.
+    `read_count`: body → tokens. `stored_response`: ("retrieve", "cancel" or "delete", id of an answer) → request;
+    `resume_response`: (id, number of the last event) → the request of the events after it.
     """
 
     embed: Callable[[str, Sequence[str], int | None], WireRequest] | None = None
@@ -56,7 +58,8 @@ class Operations:
     read_models: Callable[[Mapping[str, Any]], tuple[list[ModelInfo], str]] | None = None
     count_tokens: Callable[[WireRequest], WireRequest] | None = None
     read_count: Callable[[Mapping[str, Any]], int] | None = None
-    stored_responses: bool = False
+    stored_response: Callable[[str, str], WireRequest] | None = None
+    resume_response: Callable[[str, int], WireRequest] | None = None
 
 
 def _openai_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
@@ -106,6 +109,16 @@ def _openai_count(request: WireRequest) -> WireRequest:
     known = ("model", "input", "instructions", "tools", "tool_choice", "text", "reasoning", "previous_response_id")
     body = {key: value for key, value in (request.body or {}).items() if key in known}
     return WireRequest(path="/responses/input_tokens", body=body)
+
+
+def _openai_stored_response(action: str, response_id: str) -> WireRequest:
+    method, suffix = {"retrieve": ("GET", ""), "cancel": ("POST", "/cancel"), "delete": ("DELETE", "")}[action]
+    return WireRequest(path=f"/responses/{quote(response_id, safe='')}{suffix}", method=method)
+
+
+def _openai_resume_response(response_id: str, sequence_number: int) -> WireRequest:
+    query = {"stream": "true", "starting_after": str(sequence_number)}
+    return WireRequest(path=f"/responses/{quote(response_id, safe='')}", method="GET", query=query)
 
 
 def _anthropic_list_models(next_page: str) -> WireRequest:
@@ -170,7 +183,8 @@ OPENAI: Final = Operations(
     read_models=_openai_read_models,
     count_tokens=_openai_count,
     read_count=lambda body: int(body["input_tokens"]),
-    stored_responses=True,
+    stored_response=_openai_stored_response,
+    resume_response=_openai_resume_response,
 )
 ANTHROPIC: Final = Operations(
     list_models=_anthropic_list_models,

@@ -32,7 +32,7 @@ from ..messages import Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireRequest, counts, sampling_parameters, split_total
+from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, sampling_parameters, split_total
 
 __all__ = ["Responses"]
 
@@ -62,7 +62,7 @@ FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 }
 
 
-class Responses:
+class Responses(WireFormat):
     """The wire format of `/responses`."""
 
     name = "responses"
@@ -87,6 +87,8 @@ class Responses:
             request.adjustments.append(Adjustment(parameter="max_tokens", action="raised to 16", reason=reason))
         if call.stream:
             body["stream"] = True
+        if call.background:
+            body["background"] = True
         if call.tools:
             body["tools"] = [_tool(tool) for tool in call.tools]
         if call.tool_choice is not None:
@@ -218,6 +220,8 @@ class ResponsesDecoder(StreamDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._started = False
+        self._id: str | None = None
+        self._sequence_number: int | None = None
         self._calls: dict[Any, int] = {}
         self._with_deltas: set[Any] = set()
         self._text_item: Any = None
@@ -226,9 +230,15 @@ class ResponsesDecoder(StreamDecoder):
         self._refused = False
         self._reasoning_open = False
 
+    @property
+    def resume_point(self) -> tuple[str, int] | None:
+        """Where a background answer can be taken up again (its guide, "Streaming a background response")."""
+        return (self._id, self._sequence_number) if self._id and self._sequence_number is not None else None
+
     def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
         """Dispatch on the type in the data, since some services name no event."""
         kind = data.get("type") or type
+        self._sequence_number = data.get("sequence_number")
         if kind == "response.output_text.delta":
             delta = data["delta"]
             if delta:
@@ -255,6 +265,7 @@ class ResponsesDecoder(StreamDecoder):
         if self._started or not response.get("id"):
             return
         self._started = True
+        self._id = response["id"]
         events.append(ResponseStart(response["id"], response.get("model")))
         # xAI reports the calls of its own tools as custom tool calls; no caller can answer them.
         tools = response.get("tools") or ()
