@@ -277,6 +277,13 @@ class TestStreams:
         assert result.failure is None
         assert answer(CHAT, result.events).total_tokens == 13
 
+    def test_usage_is_merged_key_by_key(self) -> None:
+        first = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+        last = {"completion_tokens": 4, "prompt_tokens": None}
+        result = decoded(CHAT, [sse(chunk({"content": "A"}, usage=first), chunk({}, "stop", usage=last))])
+        response = answer(CHAT, result.events)
+        assert (response.prompt_tokens, response.completion_tokens) == (9, 4)
+
     def test_deltas_after_the_finish_reason_are_read(self) -> None:
         result = decoded(CHAT, [sse(chunk({"content": "A"}, "stop"), chunk({"content": "B"}, "stop"), "[DONE]")])
         assert answer(CHAT, result.events).content == "AB"
@@ -486,6 +493,13 @@ class TestRequests:
     def test_what_the_api_cannot_express(self, options: dict[str, Any], told: str) -> None:
         with pytest.raises(LLMProviderUnsupportedOperationError, match=told):
             make_request(CHAT, **options)
+
+    def test_a_call_that_was_made_by_hand_has_its_arguments_written(self) -> None:
+        made = [ToolCall("1", "f", {"x": "é"}), ToolCall("2", "f"), ToolCall("3", "f", {}, "{")]
+        body = make_request(CHAT, [Message(role="assistant", content=None, tool_calls=tuple(made))]).body
+        assert body is not None
+        arguments = [call["function"]["arguments"] for call in body["messages"][0]["tool_calls"]]
+        assert arguments == ['{"x": "é"}', "{}", "{"]
 
     def test_tools(self) -> None:
         described = {"name": "f", "description": "Does f.", "input_schema": {"type": "object"}}

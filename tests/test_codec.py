@@ -92,6 +92,8 @@ class TestEncoding:
             ({"a": {"\ud83d": 1}}, "a key of a holds half a surrogate pair at character 0"),
             ({1: {"b": ["x", ("\ud83d",)]}}, "1.b[1][0] holds half"),
             ({"a": "\ud83d", "b": "\ud83d"}, "a holds half"),
+            ({"a": {"x": ["y", {}]}, "b": "\ud83d"}, "b holds half"),
+            ({"a": [["x"], {"y": 1}, "\ud83d"]}, "a[2] holds half"),
             (MappingProxyType({"a": MappingProxyType({"b": "\ud83d"})}), "a.b holds half"),
         ],
     )

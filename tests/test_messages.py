@@ -142,12 +142,12 @@ def test_the_text_of_a_message_is_that_of_its_text_parts() -> None:
 
 class TestFiles:
     def test_they_are_read_with_their_type(self, tmp_path: Path) -> None:
-        for name in ("cat.jpg", "a.pdf", "b.unheard", "c.WAV"):
+        for name in ("cat.jpg", "a.pdf", "b.unheard", "c.WAV", "d"):
             (tmp_path / name).write_bytes(b"data")
         assert Image.from_path(tmp_path / "cat.jpg", detail="low") == Image(b"data", "image/jpeg", detail="low")
         assert File.from_path(str(tmp_path / "a.pdf")) == File(b"data", "a.pdf", "application/pdf")
         assert File.from_path(tmp_path / "b.unheard") == File(b"data", "b.unheard", "application/octet-stream")
-        assert Audio.from_path(tmp_path / "c.WAV") == Audio(b"data", "wav")
+        assert Audio.from_path(tmp_path / "c.WAV") == Audio.from_path(tmp_path / "d") == Audio(b"data", "wav")
 
     def test_a_picture_has_the_ending_of_one(self, tmp_path: Path) -> None:
         (tmp_path / "a.pdf").write_bytes(b"data")

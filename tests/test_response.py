@@ -148,6 +148,10 @@ class TestMessages:
         assert built(*events).to_message() == {"role": "assistant", **message}
 
 
+def test_what_only_its_issuer_reads_is_in_no_repr() -> None:
+    assert "c2VjcmV0" not in repr(built(NativePart({"encrypted_content": "c2VjcmV0"})))
+
+
 def test_a_response_is_json_and_can_be_pickled() -> None:
     FULL.metadata["raw"] = {"a": [1]}
     told = FULL.to_dict()

@@ -482,6 +482,7 @@ class TestRequests:
         made = make_request(RESPONSES, max_tokens=5)
         assert made.body is not None
         assert made.body["max_output_tokens"] == 16
+        assert make_request(RESPONSES, max_tokens=16).adjustments == []
         assert [(adjustment["parameter"], adjustment["action"]) for adjustment in made.adjustments] == [
             ("max_tokens", "raised to 16")
         ]

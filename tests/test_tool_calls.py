@@ -105,6 +105,11 @@ class TestToolCalls:
         assert (made.arguments, made.arguments_text) == ({}, text)
         assert made.parse_error
 
+    def test_what_a_service_puts_on_a_call_besides_may_come_with_any_piece(self) -> None:
+        pieces = [piece(0, "a", "f", "{}", extra_content={"x": 1}), piece(0, arguments=""), piece(0, other=2)]
+        result = decoded(CHAT, [sse(*(chunk({"tool_calls": [each]}) for each in pieces), chunk({}, "tool_calls"))])
+        assert answer(CHAT, result.events).native == [{"tool_calls": [{"extra_content": {"x": 1}, "other": 2}]}]
+
     def test_a_result_can_name_a_call_that_came_without_id(self) -> None:
         response = read(CHAT, completion(piece(0, "", "f", "{}")))
         [made] = response.tool_calls
