@@ -238,7 +238,7 @@ def test_what_cannot_be_a_tool_is_refused_by_name(tool: Any, told: str) -> None:
             "Do it.\n\nArgs:\n    a: First\n\n    b (int): Second\n        thing: yes\n",
             "Do it.",
             {"a": "First", "b": "Second thing: yes"},
-        ),  # fmt: skip
+        ),
         ("Do it.\n\nParameters:\n  a: First\n\nRaises:\n  b: never", "Do it.", {"a": "First"}),
         ("Do it.\n\nReturns:\n  a: nothing\n\nArgs:\n  *b: Second", "Do it.", {"b": "Second"}),
         ("Args:\n\nNothing", None, {}),
@@ -247,7 +247,7 @@ def test_what_cannot_be_a_tool_is_refused_by_name(tool: Any, told: str) -> None:
             "Do it.\n\n:param a: First\n    thing\n:param int b: Second\n:type a: str\n:returns: nothing",
             "Do it.",
             {"a": "First thing", "b": "Second"},
-        ),  # fmt: skip
+        ),
         (":param:\n:arg a: A", None, {"a": "A"}),
     ],
 )
