@@ -70,8 +70,8 @@ class AsyncStream:
     def objects(self) -> AsyncIterator[Any]:
         """Iterate over what the JSON text is so far, as dicts and lists, one for all that has arrived together.
 
-        Each is a whole of its own, and unchecked: its last string or number may be cut, and more be missing. The
-        checked object is `(await stream.response()).parsed`; where that raises, so does the end of this iteration.
+        Each is a whole of its own, and unchecked: its last string or number may be cut, and more be missing.
+        The checked object is `(await stream.response()).parsed`; where that raises, so does the end of this iteration.
         """
         return _AsyncObjects(self)
 
@@ -84,8 +84,6 @@ class AsyncStream:
         while await self._next_events():
             pass
         self._unread = iter(())
-        if self._reader and not self._reader.decoder.finished:
-            raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
         return with_parsed(self._built(), self._call.output_format)
 
     async def aclose(self) -> None:
@@ -116,6 +114,8 @@ class AsyncStream:
             self._builder.extend(events)
             self._unread = iter(events)
             return True
+        if not reader.decoder.finished:
+            raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
         return False
 
     async def _resume(self, reader: AsyncEventReader, error: LLMProviderError) -> bool:

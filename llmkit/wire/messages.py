@@ -67,7 +67,7 @@ PARAMETERS: Final = {
 # What the models can write at most. Older ones answer 400 where prompt and max_tokens exceed the window together,
 # so they, and models that are not known, are asked for the least of all maxima.
 OUTPUT_TOKENS: Final = ((r"claude-[a-z]+-4[-.]5", 64_000), (r"claude-[a-z]+-(4[-.][6-9]|[5-9])", 128_000))
-LEAST_OUTPUT_TOKENS: Final = 4_096
+LEAST_OUTPUT_TOKENS, PLAIN_OUTPUT_TOKENS = 4_096, 21_333  # more than the latter could take over ten minutes
 
 # These think as much as they see fit, and `effort` tells them how hard; older ones are given a budget of tokens.
 ADAPTIVE: Final = r"claude-((opus|sonnet)-4[-.][6-9]|[a-z]+-[5-9]|mythos)"
@@ -89,7 +89,7 @@ class Messages(WireFormat):
     """The wire format of `/messages`, below a base URL that ends in `/v1`."""
 
     name = "messages"
-    largest_plain_answer = 21_333  # more could take over ten minutes, longer than an idle connection is kept
+    largest_plain_answer = PLAIN_OUTPUT_TOKENS
     schema_dialect = ANTHROPIC
 
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
@@ -240,7 +240,7 @@ def _parameters(call: Call, version: str, dialect: Dialect, request: WireRequest
         body |= _thinking(body.pop("thinking"), call, request)
     if "max_tokens" not in body:
         known = [tokens for pattern, tokens in OUTPUT_TOKENS if re.search(pattern, call.model)] or [LEAST_OUTPUT_TOKENS]
-        most = known[0] if call.stream else min(known[0], Messages.largest_plain_answer)
+        most = known[0] if call.stream else min(known[0], PLAIN_OUTPUT_TOKENS)
         budget = body.get("thinking", {}).get("budget_tokens", 0)
         body["max_tokens"] = max(most, budget + LEAST_OUTPUT_TOKENS)
         request.adjust("max_tokens", f"set to {body['max_tokens']}", "the API requires it")

@@ -250,7 +250,9 @@ def test_aclose_releases_the_connection_and_may_be_repeated(server: Server, api:
         stream.close()
         stream.close()
         assert in_thread(server.wait_gone)
-        assert [text for text in stream] == []
+        # What follows was not read: the text so far must not pass for the whole.
+        with pytest.raises(LLMProviderStreamError, match="closed before its end"):
+            collect(stream, [])
 
 
 def test_garbage_collection_closes_the_connection(server: Server, api: Api) -> None:
