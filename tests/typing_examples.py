@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import assert_type
+from typing import Any, assert_type
+
+from pydantic import BaseModel
 
 from llmkit import (
     APIType,
@@ -54,6 +56,28 @@ def blocking() -> None:
     print(fits, provider.get_model_info()["token_limit"], provider.build_request("Hello").body)
 
 
+class Person(BaseModel):
+    name: str
+
+
+def weather(city: str) -> dict[str, Any]:
+    return {"city": city}
+
+
+async def clock(zone: str) -> str:
+    return zone
+
+
+def structured() -> None:
+    provider = create_sync_llm_provider("openai", model_name="gpt-4o")
+    person: Person = provider.execute("Who was Ada?", response_format=Person).parsed
+    numbers: list[int] = provider.execute("Which?", response_format=list[int]).parsed
+    for each in provider.stream("Who was Ada?", response_format=Person).objects():
+        print(each["name"], person, numbers)
+    response = provider.run_tools("An umbrella?", tools=[weather, Person, Tool(function=weather)], max_turns=3)
+    assert_type(response, LLMResponse)
+
+
 async def asynchronous() -> None:
     config = LLMConfig(model_name="gpt-4o", api_type=APIType.RESPONSES)
     async with create_llm_provider("openai", config=config, api_key="…") as provider:
@@ -66,6 +90,9 @@ async def asynchronous() -> None:
             async for event in stream.events():
                 assert_type(event, Event)
             assert_type(await stream.response(), LLMResponse)
+        async for each in provider.stream("Who was Ada?", response_format=Person).objects():
+            print(each["name"])
+        assert_type(await provider.run_tools("An umbrella?", tools=[weather, clock]), LLMResponse)
     assert_type(get_cached_provider("openai", model_name="gpt-4o"), AsyncProvider)
 
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel
 
 from llmkit import APIType, LLMProviderTokenLimitError
 from llmkit.local import CONTEXT_TOKENS
@@ -21,6 +23,11 @@ pytestmark = [
 ]
 APIS = list(APIType)
 QUESTION = "What is 2+2?"
+
+
+class Colour(BaseModel):
+    name: Literal["red", "green", "blue"]
+    is_warm: bool
 
 
 @pytest.mark.parametrize("api_type", APIS)
@@ -63,3 +70,13 @@ def test_a_prompt_over_the_servers_window_is_a_token_limit_error() -> None:
     with make_local_provider(token_limit=10 * CONTEXT_TOKENS) as provider:
         with pytest.raises(LLMProviderTokenLimitError):
             provider.execute("word " * (CONTEXT_TOKENS + 100))
+
+
+def test_the_model_answers_with_an_object() -> None:
+    with make_local_provider() as provider:
+        with provider.stream("What is the colour of blood?", response_format=Colour, max_tokens=60) as stream:
+            objects = [each for each in stream.objects()]
+            response = stream.response()
+    assert isinstance(response.parsed, Colour)
+    assert objects[-1] == response.parsed.model_dump()
+    assert len(objects) > 1
