@@ -16,6 +16,8 @@ from .response import Issuer, ToolCall
 __all__ = ["Audio", "File", "Image", "Message", "Part", "RawPart", "Text", "parse_message", "parse_messages"]
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
+ITEM: Final = "item"
+"""The role of an input item of the Responses API that is no message: it goes there as it is, and nowhere else."""
 Extra = Mapping[str, Any]
 
 
@@ -155,7 +157,7 @@ def parse_message(message: Any, place: str) -> Message:
         parsed = replace(message, content=_content(message.content, f"{place}.content"))
     else:
         raise LLMProviderBadRequestError(f"{place} is a {type(message).__name__}; it must be a dict or a Message")
-    if parsed.role not in ROLES:
+    if parsed.role not in (*ROLES, ITEM):
         raise LLMProviderBadRequestError(f"{place}.role is {parsed.role!r}{nearest(parsed.role, ROLES)}")
     if parsed.role == "tool" and not parsed.tool_call_id:
         raise LLMProviderBadRequestError(f"{place} answers no tool call; it needs the tool_call_id of the call")
@@ -166,6 +168,8 @@ def parse_message(message: Any, place: str) -> Message:
 
 
 def _from_mapping(message: Mapping[str, Any], place: str) -> Message:
+    if "role" not in message and isinstance(message.get("type"), str):
+        return Message(role=ITEM, content=(RawPart(message),))
     if "role" not in message:
         raise LLMProviderBadRequestError(f"{place} has no role; it must be one of {', '.join(ROLES)}")
     known = {key: message[key] for key in ("role", "name", "tool_call_id", "is_error", "refusal") if key in message}

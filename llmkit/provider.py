@@ -13,12 +13,13 @@ from .call import Adjustment, Call
 from .codec import encode_json
 from .config import APIType, LLMConfig, StreamMode, environment
 from .errors import (
+    LLMProviderBadRequestError,
     LLMProviderConfigurationError,
     LLMProviderError,
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
 )
-from .messages import parse_messages
+from .messages import ITEM, parse_messages
 from .response import Issuer, LLMResponse, ResponseBuilder
 from .retry import RetryBudget, refused_default
 from .services import find_spec
@@ -197,11 +198,14 @@ class HTTPProvider(LLMProvider):
         must_stream = largest_plain_answer is not None and (config.max_tokens or 0) > largest_plain_answer
         if background and config.api_type is not APIType.RESPONSES:
             raise self.named(LLMProviderUnsupportedOperationError("only the Responses API works in the background"))
+        parsed = parse_messages(messages)
+        if config.api_type is not APIType.RESPONSES and any(message.role == ITEM for message in parsed):
+            raise LLMProviderBadRequestError("a message has no role; items without one belong to the Responses API")
         is_plain = response_format is None or isinstance(response_format, Mapping)
         return Call(
             config=config,
             api_type=config.api_type,
-            messages=parse_messages(messages),
+            messages=parsed,
             instructions=system_prompt,
             tools=parse_tools(tools),
             tool_choice=tool_choice,

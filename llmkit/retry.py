@@ -112,7 +112,8 @@ _NEVER = (
     LLMProviderContentFilterError,
     LLMProviderConfigurationError,
 )
-_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+# 498: Groq's word for being out of capacity.
+_STATUSES = frozenset({408, 409, 429, 498})
 _KINDS = (LLMProviderRateLimitError, LLMProviderServerError, LLMProviderOverloadedError, LLMProviderConnectionError)
 
 

@@ -269,3 +269,12 @@ class TestProvider:
 
         with httpx.Client() as client, pytest.raises(LLMProviderConfigurationError, match="http_client is a Client"):
             AsyncProvider(LLMConfig(model_name="m"), KEY, http_client=client)
+
+
+def test_items_of_the_responses_api_go_there_as_they_are_and_nowhere_else() -> None:
+    items = [{"type": "function_call_output", "call_id": "c1", "output": "Sunny"}]
+    body = provider(api_type="responses").build_request(items, previous_response_id="resp_1").body
+    assert body is not None
+    assert body["input"] == items
+    with pytest.raises(LLMProviderBadRequestError, match="belong to the Responses API"):
+        provider().build_request(items)

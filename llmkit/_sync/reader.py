@@ -23,6 +23,8 @@ __all__ = ["SyncEventReader", "body_pieces"]
 DRAIN_SECONDS: Final = 0.25
 """How long the end of a body is waited for, once the answer is complete, to keep the connection."""
 DRAIN_BYTES: Final = 65536
+REST_BYTES: Final = 65536
+"""How much is kept of what is no event, for the words of a service that answers with JSON or HTML instead."""
 
 
 class SyncEventReader:
@@ -101,11 +103,12 @@ class SyncEventReader:
         events: list[Event] = []
         parser, decoder = self._parser, self.decoder
         try:
-            if received := parser.feed(piece):
+            received = parser.feed(piece)
+            if received:
                 self._seen_event = True
                 events = decoder.feed(received)
             if piece:
-                self._rest = piece
+                self._rest = piece if received or len(self._rest) > REST_BYTES else self._rest + piece
             elif not decoder.failure and not decoder.finished:
                 events += decoder.end(parser.close())
                 if decoder.finished:

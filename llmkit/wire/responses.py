@@ -28,7 +28,7 @@ from ..events import (
     UsageReport,
 )
 from ..failures import error_from_body, excerpt
-from ..messages import Audio, File, Image, Message, Part, RawPart, Text
+from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
@@ -114,6 +114,8 @@ def _items(message: Message, issuer: Issuer, custom: Set[str]) -> list[dict[str,
 
     `custom` has the ids of the calls of custom tools, whose results are items of another type.
     """
+    if message.role == ITEM:
+        return [dict(part.data) for part in message.parts if isinstance(part, RawPart)]
     if message.role == "tool":
         kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
         return [{"type": kind, "call_id": message.tool_call_id, "output": _content(message)}]
