@@ -11,16 +11,18 @@ from .codec import encode_json
 from .errors import LLMProviderBadRequestError
 from .schema import flattened, is_map, kind_of
 
-__all__ = ["CheckedType", "read_back", "schema_errors"]
+__all__ = ["AnswerReader", "CheckedType", "schema_errors"]
 
 Schema = Mapping[str, Any]
 _PAIR: Final = frozenset({"key", "value"})
+_ANY: Final[Schema] = {}
 MOST_PROBLEMS: Final = 5
 
 
 class CheckedType:
     """A type, with its JSON schema in `schema`: a pydantic model, a dataclass, or whatever pydantic knows.
 
+    `read` turns an answer to an adapted schema into one to this schema.
     Raises LLMProviderBadRequestError for a type of which no schema can be made; `place` names it there.
     """
 
@@ -32,6 +34,7 @@ class CheckedType:
             schema = self._adapter.json_schema(schema_generator=_generator())
         # A type that refers to itself has a reference as its root.
         self.schema = flattened(schema, schema)
+        self.read = AnswerReader(self.schema).read
 
     def value(self, found: Any) -> Any:
         """Return what a decoded JSON value is as a value of the type; raises ValueError, naming what is wrong."""
@@ -39,7 +42,7 @@ class CheckedType:
 
         try:
             # Strict types take dates and the like from JSON only.
-            return self._adapter.validate_json(encode_json(read_back(found, self.schema)))
+            return self._adapter.validate_json(encode_json(self.read(found)))
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_context=False, include_input=False)
             told = [": ".join([*filter(None, [".".join(map(str, each["loc"]))]), each["msg"]]) for each in wrong]
@@ -74,41 +77,79 @@ def _generator() -> Any:
     return Generator
 
 
-def read_back(value: Any, schema: Schema) -> Any:
-    """Return an answer to an adapted schema as one to the original, `schema`; the answer may still be incomplete.
+class AnswerReader:
+    """Reads answers to an adapted schema as answers to the original, `schema`; they may still be incomplete.
 
     Lists of pairs become maps again. A null for an optional property that cannot be null counts as absent; models
     send that without being told, too.
     """
-    return _read(value, schema, schema)
 
+    def __init__(self, schema: Schema) -> None:
+        self._root = schema
+        # By identity: all schemas are parts of the root, or of what is kept here.
+        self._known: dict[int, list[dict[str, Any]]] = {}
 
-def _read(value: Any, schema: Any, root: Schema) -> Any:
-    variants = list(_variants(schema, root))
-    flat = variants[0] if len(variants) == 1 else next((each for each in variants if _may_be(value, each, root)), {})
-    if _are_pairs(value, flat):
-        value = {pair["key"]: pair["value"] for pair in value if pair.keys() == _PAIR}
-    if isinstance(value, dict):
-        return _object(value, flat, root)
-    if isinstance(value, list):
-        prefix, items = flat.get("prefixItems", ()), flat.get("items", {})
-        return [_read(item, prefix[i] if i < len(prefix) else items, root) for i, item in enumerate(value)]
-    return value
+    def read(self, value: Any) -> Any:
+        """Return the answer as one to the original schema."""
+        return self._read(value, self._root)
 
+    def _read(self, value: Any, schema: Any) -> Any:
+        if not isinstance(value, (dict, list)):
+            return value
+        variants = self._variants(schema)
+        flat = (
+            variants[0] if len(variants) == 1 else next((each for each in variants if self._may_be(value, each)), _ANY)
+        )
+        if _are_pairs(value, flat):
+            value = {pair["key"]: pair["value"] for pair in value if len(pair) == 2}
+        if isinstance(value, dict):
+            return self._object(value, flat)
+        prefix, items = flat.get("prefixItems", ()), flat.get("items", _ANY)
+        return [self._read(item, prefix[i] if i < len(prefix) else items) for i, item in enumerate(value)]
 
-def _object(value: dict[str, Any], flat: Schema, root: Schema) -> dict[str, Any]:
-    properties, required = flat.get("properties", {}), flat.get("required", ())
-    others: Any = flat.get("additionalProperties") or next(iter(flat.get("patternProperties", {}).values()), {})
-    read: dict[str, Any] = {}
-    for name, item in value.items():
-        schema = properties.get(name, others)
-        if item is not None or name not in properties or name in required or _allows_null(schema, root):
-            read[name] = _read(item, schema, root)
-    return read
+    def _object(self, value: dict[str, Any], flat: Schema) -> dict[str, Any]:
+        properties, required = flat.get("properties", _ANY), flat.get("required", ())
+        others: Any = flat.get("additionalProperties") or next(iter(flat.get("patternProperties", _ANY).values()), _ANY)
+        read: dict[str, Any] = {}
+        for name, item in value.items():
+            schema = properties.get(name, others)
+            if item is not None or name not in properties or name in required or self._allows_null(schema):
+                read[name] = self._read(item, schema)
+        return read
+
+    def _variants(self, schema: Any) -> list[dict[str, Any]]:
+        """Return the schemas that a schema leaves the choice of: itself where it is no union."""
+        known = self._known.get(id(schema))
+        if known is None:
+            known = self._known[id(schema)] = list(_variants(schema, self._root))
+        return known
+
+    def _may_be(self, value: Any, flat: Schema) -> bool:
+        """Return whether a value, or what has come of it, looks like one of a schema: its type, names and constants."""
+        if _are_pairs(value, flat):
+            return True
+        kind = kind_of(value)
+        known = flat.get("type", kind)
+        kinds = [known] if isinstance(known, str) else known
+        if kind not in kinds and not (kind == "integer" and "number" in kinds):
+            return False
+        if flat.get("const", value) != value or value not in flat.get("enum", (value,)):
+            return False
+        if not isinstance(value, dict) or is_map(flat):
+            return True
+        properties = flat.get("properties", _ANY)
+        if not flat.get("additionalProperties") and not value.keys() <= properties.keys():
+            return False
+        return all(
+            any(each.get("const", value[name]) == value[name] for each in self._variants(properties[name]))
+            for name in value.keys() & properties.keys()
+        )
+
+    def _allows_null(self, schema: Any) -> bool:
+        return any(self._may_be(None, each) for each in self._variants(schema))
 
 
 def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> Iterator[dict[str, Any]]:
-    """Yield the schemas that a schema leaves the choice of: itself where it is no union."""
     flat = flattened(schema, root, seen)
     variants = flat.get("anyOf") or flat.get("oneOf")
     if not variants or "properties" in flat:
@@ -125,27 +166,3 @@ def _are_pairs(value: Any, flat: Schema) -> bool:
     if not isinstance(value, list) or flat.get("type") != "object" or not is_map(flat):
         return False
     return all(isinstance(pair, dict) and pair.keys() <= _PAIR for pair in value)
-
-
-def _may_be(value: Any, flat: Schema, root: Schema) -> bool:
-    """Return whether a value, or what has come of it, looks like one of a schema: its type, names and constants."""
-    if _are_pairs(value, flat):
-        return True
-    kind = kind_of(value)
-    known = flat.get("type", kind)
-    kinds = [known] if isinstance(known, str) else known
-    if kind not in kinds and not (kind == "integer" and "number" in kinds):
-        return False
-    if flat.get("const", value) != value or value not in flat.get("enum", (value,)):
-        return False
-    if not isinstance(value, dict) or is_map(flat):
-        return True
-    properties = flat.get("properties", {})
-    if not flat.get("additionalProperties") and not value.keys() <= properties.keys():
-        return False
-    constants = {name: flattened(properties[name], root) for name in value.keys() & properties.keys()}
-    return all(each.get("const", value[name]) == value[name] for name, each in constants.items())
-
-
-def _allows_null(schema: Any, root: Schema) -> bool:
-    return any(_may_be(None, each, root) for each in _variants(schema, root))

@@ -9,7 +9,7 @@ import functools
 import re
 from typing import Any
 
-from .checked import CheckedType, read_back
+from .checked import CheckedType
 from .codec import decode_json
 from .errors import LLMProviderBadRequestError, LLMProviderOutputError
 from .response import LLMResponse
@@ -71,7 +71,7 @@ class OutputFormat:
 
     def partial(self, found: dict[str, Any]) -> Any:
         """Return what a decoded, incomplete answer is so far, unchecked; None before there is anything."""
-        return read_back(found.get("value") if self._is_wrapped else found, self._type.schema)
+        return self._type.read(found.get("value") if self._is_wrapped else found)
 
 
 def partial_object(text: str, format_: OutputFormat | None) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmkit import LLMProviderUnsupportedOperationError
-from llmkit.checked import read_back
+from llmkit.checked import AnswerReader
 from llmkit.schema import ANTHROPIC, GEMINI, OPENAI_STRICT, SchemaDialect
 
 DIALECTS = [OPENAI_STRICT, ANTHROPIC, GEMINI]
@@ -29,6 +29,11 @@ def of(schema: Any, **definitions: Any) -> dict[str, Any]:
 def adapted(dialect: SchemaDialect, schema: Any, **definitions: Any) -> Any:
     """Return what a dialect makes of the property "it"."""
     return dialect.adapt(of(schema, **definitions)).schema["properties"]["it"]
+
+
+def read_back(answer: Any, schema: Any) -> Any:
+    """Return an answer to an adapted schema as one to the original."""
+    return AnswerReader(schema).read(answer)
 
 
 def pairs(value: Any, key: Any = None) -> dict[str, Any]:
