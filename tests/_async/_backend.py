@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 KEY = "sk-test-0123456789abcdef"
+# Where a test makes one, `verify=False` saves the loading of certificates, which plain http has no use for.
 Client = httpx.AsyncClient
 OtherClient = httpx.Client
 in_thread = anyio.to_thread.run_sync

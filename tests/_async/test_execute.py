@@ -279,7 +279,7 @@ async def test_base_url_and_key_come_from_the_environment(
 
 async def test_client_of_the_caller_sends_and_stays_open(server: Server, api: Api) -> None:
     server.add(json_reply(api.plain()), stream_reply(api.stream("Hel", "lo!")), json_reply(api.plain()))
-    async with Client(headers={"x-team": "blue"}) as client:
+    async with Client(verify=False, headers={"x-team": "blue"}) as client:
         async with make_provider(server, api, http_client=client) as provider:
             assert (await provider.execute("Hi")).content == "Hello!"
             assert (await provider.stream("Hi").response()).content == "Hello!"
@@ -312,7 +312,10 @@ async def test_reasoning_models_get_no_temperature_by_default(server: Server, ap
 @pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
 async def test_body_over_the_limit_is_refused_and_not_asked_for_again(server: Server, api: Api, own: bool) -> None:
     server.add(json_reply(api.plain("x" * 300_000)), json_reply(api.plain()))
-    async with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+    async with (
+        Client(verify=False) as client,
+        make_provider(server, api, http_client=None if own else client) as provider,
+    ):
         with pytest.raises(LLMProviderServerError, match=r"max_body_bytes \(100000 bytes\)"):
             await provider.execute("Hi", max_body_bytes=100_000)
         assert (await provider.execute("Hi")).content == "Hello!"

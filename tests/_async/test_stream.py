@@ -207,7 +207,7 @@ async def test_compressed_stream_is_read_and_left_as_any_other(server: Server, a
 async def test_client_of_the_caller_gets_its_connections_back(server: Server, api: Api) -> None:
     server.add(stream_reply(api.stream("One")), stream_reply([*api.begun("One", " two"), GONE], end=False))
     server.add(stream_reply([*api.begun("One"), api.error("No")], end=False), stream_reply(api.stream("One")))
-    async with Client(limits=httpx.Limits(max_connections=1)) as client:
+    async with Client(verify=False, limits=httpx.Limits(max_connections=1)) as client:
         provider = make_provider(server, api, http_client=client, max_retries=0)
         assert (await provider.stream("Count").response()).content == "One"
         async for _ in provider.stream("Count"):

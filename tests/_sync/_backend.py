@@ -12,9 +12,20 @@ from llmkit._sync._backend import httpx
 from ..answers import Api
 from ..server import PATIENCE, Server
 
-__all__ = ["KEY", "Client", "OtherClient", "httpx", "in_thread", "make_local_provider", "make_provider", "make_provider_of", "run_together"]
+__all__ = [
+    "KEY",
+    "Client",
+    "OtherClient",
+    "httpx",
+    "in_thread",
+    "make_local_provider",
+    "make_provider",
+    "make_provider_of",
+    "run_together",
+]
 
 KEY = "sk-test-0123456789abcdef"
+# Where a test makes one, `verify=False` saves the loading of certificates, which plain http has no use for.
 Client = httpx.Client
 OtherClient = httpx.AsyncClient
 
@@ -43,9 +54,7 @@ def make_local_provider(**settings: Any) -> SyncProvider:
 
 def make_provider_of(name: str, server: Server, **settings: Any) -> SyncProvider:
     """Return a provider of any service that talks to the server instead."""
-    return create_sync_llm_provider(
-        name, **{"model_name": "m", "api_key": KEY, "base_url": server.base_url} | settings
-    )
+    return create_sync_llm_provider(name, **{"model_name": "m", "api_key": KEY, "base_url": server.base_url} | settings)
 
 
 def run_together(*functions: Callable[[], Any]) -> list[Any]:

@@ -94,7 +94,10 @@ def test_long_answer_that_keeps_coming_never_times_out(server: Server) -> None:
 def test_comments_do_not_extend_idle_timeout(server: Server, api: Api, own: bool, begun: Any) -> None:
     comments = pulse(server.gate(), COMMENT)
     server.add(itertools.chain([STREAM_HEAD], chunked(api.begun(*begun) if begun else []), chunked(comments)))
-    with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+    with (
+        Client(verify=False) as client,
+        make_provider(server, api, http_client=None if own else client) as provider,
+    ):
         with pytest.raises(LLMProviderTimeoutError, match="idle_timeout") as caught:
             provider.stream("Hi", idle_timeout=SHORT).response()
         assert in_thread(server.wait_gone)
@@ -129,7 +132,10 @@ def test_deadline_bounds_the_wait_for_the_headers(server: Server, api: Api, mode
 @pytest.mark.parametrize("own", [True, False], ids=["own client", "caller's client"])
 def test_deadline_bounds_a_body_that_drips(server: Server, api: Api, own: bool) -> None:
     server.add(itertools.chain([head(200, {"content-length": "1000000"})], pulse(server.gate(), b" ")))
-    with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+    with (
+        Client(verify=False) as client,
+        make_provider(server, api, http_client=None if own else client) as provider,
+    ):
         with pytest.raises(LLMProviderTimeoutError) as caught:
             provider.execute("Hi", deadline=SHORT)
         assert in_thread(server.wait_gone)
@@ -140,7 +146,10 @@ def test_deadline_bounds_a_body_that_drips(server: Server, api: Api, own: bool) 
 def test_deadline_bounds_a_stream_that_keeps_coming(server: Server, api: Api, own: bool) -> None:
     texts = pulse(server.gate(), api.delta("x"))
     server.add(itertools.chain([STREAM_HEAD], chunked(api.begun("x")), chunked(texts)))
-    with Client() as client, make_provider(server, api, http_client=None if own else client) as provider:
+    with (
+        Client(verify=False) as client,
+        make_provider(server, api, http_client=None if own else client) as provider,
+    ):
         with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
             provider.stream("Hi", deadline=SHORT).response()
         assert in_thread(server.wait_gone)
