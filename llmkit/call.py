@@ -27,6 +27,7 @@ class CallOptions(Settings, total=False):
     broken stream is taken up again where it broke.
     """
 
+    model_name: str
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]] | None
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None

@@ -22,15 +22,25 @@ PROJECT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (PROJECT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
+OTHERS = {
+    "/v1/embeddings": {"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [2.0]}], "model": "m"},
+    "/v1/models": {"data": [{"id": "gpt-4o"}]},
+    "/v1/responses/input_tokens": {"input_tokens": 12},
+}
+
+
 def answer(request: Request) -> Reply:
-    """Answer like the service: with a call where a tool was offered, else with text."""
+    """Answer like the service: with a call where a tool was offered, with JSON where that was asked for."""
+    if request.path in OTHERS:
+        return json_reply(OTHERS[request.path])
     api = ChatCompletions() if request.path.endswith("/chat/completions") else Responses()
-    if request.body.get("stream"):
+    body = request.body or {}
+    if body.get("stream"):
         return stream_reply(api.stream("Once upon", " a time"))
-    messages = request.body.get("messages", [])
-    if request.body.get("tools") and messages[-1]["role"] == "user":
+    messages = body.get("messages", [])
+    if body.get("tools") and messages[-1]["role"] == "user":
         return json_reply(api.plain(None, finish="tool_calls", calls=[("get_weather", '{"city": "Oslo"}')]))
-    return json_reply(api.plain("Bonjour!"))
+    return json_reply(api.plain('{"name": "Oslo", "inhabitants": 724000}' if "response_format" in body else "Bonjour!"))
 
 
 @pytest.fixture
@@ -38,7 +48,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(factory, "_classes", {})
     monkeypatch.setattr(services, "_SPECS", dict(services._SPECS))
     with Server(default=answer) as server:
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+        for name in ("OPENAI", "ANTHROPIC", "GEMINI", "OPENROUTER"):
+            monkeypatch.setenv(f"{name}_API_KEY", "sk-test")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         yield server
 
@@ -52,6 +63,7 @@ def test_the_code_of_the_readme_runs(server: Server, capsys: pytest.CaptureFixtu
     assert printed.startswith("Bonjour!\nOnce upon a time")
     assert all(request.headers["authorization"] == "Bearer sk-test" for request in server.requests)
     assert "Sunny in Oslo" in str(server.bodies)
+    assert "name='Oslo' inhabitants=724000" in printed
     namespace["provider"].close()
 
 
