@@ -103,7 +103,7 @@ class AsyncStream:
 
     async def _next_events(self) -> bool:
         """Read on; return False at the end. Raises, with `partial`, what ends the answer before its time."""
-        reader = await self._open()
+        reader = self._reader or await self._open()
         try:
             events = await reader.read()
         except LLMProviderError as error:

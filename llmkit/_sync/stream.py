@@ -103,7 +103,7 @@ class SyncStream:
 
     def _next_events(self) -> bool:
         """Read on; return False at the end. Raises, with `partial`, what ends the answer before its time."""
-        reader = self._open()
+        reader = self._reader or self._open()
         try:
             events = reader.read()
         except LLMProviderError as error:
