@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ CALLED = [
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
 FOREIGN = Message(role="assistant", content="Hi", native=({"x": 1},), issuer=Issuer("acme", "other", "m"))
 
+
+@dataclass
+class Reading:
+    place: str
+    degrees: dict[str, float]
+    hours: tuple[int, str] | None = None
+
+
+def forecast(city: str, reading: Reading | None = None) -> str:
+    """Look ahead."""
+    return f"{city} {reading}"
+
+
 FEATURES: dict[str, tuple[Any, dict[str, Any]]] = {
     "text": ("Hello", {}),
     "system": ("Hello", {"system_prompt": "Be brief"}),
@@ -87,6 +101,8 @@ FEATURES: dict[str, tuple[Any, dict[str, Any]]] = {
         "Hello",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA, "strict": True}}},
     ),
+    "function": ("Weather?", {"tools": [forecast, Tool(function=forecast, name="strict", strict=True)]}),
+    "type": ("Hello", {"response_format": Reading}),
     "foreign history": ([{"role": "user", "content": "Hi"}, FOREIGN, {"role": "user", "content": "Go on"}], {}),
     "refusal": (
         [
