@@ -76,7 +76,7 @@ class PythonFunction:
             hints = typing.get_type_hints(code, include_extras=True)
         except NameError as error:
             raise LLMProviderBadRequestError(f"{place} has an annotation that means nothing: {error}") from None
-        fixed: Mapping[str, Any] = getattr(self._function, "keywords", {})
+        fixed = self._function.keywords if isinstance(self._function, functools.partial) else {}
         fields: dict[str, Any] = {}
         for parameter in inspect.signature(self._function).parameters.values():
             if parameter.name in fixed:

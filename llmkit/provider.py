@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -215,7 +215,6 @@ class HTTPProvider(LLMProvider):
             previous_response_id=previous_response_id,
             background=background,
             stream=must_stream or config.stream_mode is not StreamMode.DISABLED,
-            omit=frozenset(name for model, name in self._refused_defaults if model == config.model_name),
         )
 
     def make_operation(self, **settings: Any) -> Call:
@@ -285,7 +284,9 @@ class HTTPProvider(LLMProvider):
         return Issuer(self.provider_type, wire_format.name, call.model)
 
     def wire_request(self, call: Call) -> WireRequest:
-        """Return the request that a call is in the service's format."""
+        """Return the request that a call is in the service's format, without defaults that were refused before."""
+        omit = frozenset(name for model, name in self._refused_defaults if model == call.model)
+        call = replace(call, omit=omit) if omit else call
         wire_format = self.wire_format(call.api_type)
         call, adjustments = call.in_dialect(wire_format.schema_dialect)
         request = wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
@@ -311,22 +312,24 @@ class HTTPProvider(LLMProvider):
         url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
         return request.method, url, headers, None if request.body is None else encode_json(request.body)
 
-    def remember_refused_default(self, call: Call, request: WireRequest, error: LLMProviderError) -> str | None:
-        """Return the default that the service has just refused, and leave it out for this model from now on."""
+    def remember_refused_default(self, call: Call, request: WireRequest, error: LLMProviderError) -> bool:
+        """Return whether the service has refused a default, which is left out for this model from now on."""
         wire_name = refused_default(error, request.defaults)
         if wire_name is None:
-            return None
-        name = request.defaults[wire_name]
-        self._refused_defaults.add((call.model, name))
-        return name
+            return False
+        self._refused_defaults.add((call.model, request.defaults[wire_name]))
+        return True
 
     def named(self, error: LLMProviderError) -> LLMProviderError:
         """Return the error with the provider's name on it and the key taken out of its texts."""
         error.provider = error.provider or self.provider_type
-        if self._key and any(self._key.value in text for text in (error.message, error.body or "")):
-            error.args = (error.message.replace(self._key.value, REDACTED),)
-            error.body = error.body and error.body.replace(self._key.value, REDACTED)
+        error.args = (self.redacted(error.message),)
+        error.body = error.body and self.redacted(error.body)
         return error
+
+    def redacted(self, text: str) -> str:
+        """Return a text of the service with the key taken out of it."""
+        return text.replace(self._key.value, REDACTED) if self._key else text
 
 
 def _texts(call: Call) -> list[str]:

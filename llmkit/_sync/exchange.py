@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
@@ -170,10 +169,9 @@ class SyncExchange:
         if response.status_code < 300:
             return response, request
         error = self._error(response, call, retries)
-        refused = self._provider.remember_refused_default(call, request, error)
-        if refused is None:
+        if not self._provider.remember_refused_default(call, request, error):
             raise error
-        request = self._provider.wire_request(replace(call, omit=call.omit | {refused}))
+        request = self._provider.wire_request(call)
         response = self._send_once(call, request, retries)
         if response.status_code >= 300:
             raise self._error(response, call, retries)
@@ -302,7 +300,7 @@ class SyncExchange:
         return self._provider.named(error)
 
     def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
-        headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
+        headers = {n: self._provider.redacted(v) for n, v in response.headers.items() if n != "set-cookie"}
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,
             "adjustments": request.adjustments,
