@@ -107,7 +107,7 @@ def one_stream(report: Report, address: str, quick: bool) -> dict[str, Turns]:
     case = Case(address, "burst", 773, times=1 if quick else 2)
     if not quick:
         names += ["anthropic", "litellm"]
-    results = {world: case.measure(world, names, 2 if quick else 7) for world in WORLDS}
+    results = {world: case.measure(world, names, 2 if quick else 5) for world in WORLDS}
     table(
         report, "One stream of 773 pieces of text, as fast as they come: CPU microseconds per event (ratio):", results
     )
@@ -116,13 +116,13 @@ def one_stream(report: Report, address: str, quick: bool) -> dict[str, Turns]:
 
 def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
     hundred = Case(address, "burst", 100, at_once=100)
-    results = {world: hundred.measure(world, [HAND, OURS, "aiohttp"], 1 if quick else 3) for world in WORLDS}
+    results = {world: hundred.measure(world, [HAND, OURS, "aiohttp"], 1 if quick else 2) for world in WORLDS}
     table(report, "100 streams at once, of 100 pieces; blocking: in threads:", results)
     if quick:
         return {}
     alone, thousand = Case(address, "burst", 50, times=10), Case(address, "burst", 50, at_once=1000)
-    singles = {f"{world}, 1": alone.measure(world, [OURS, "aiohttp"], 5) for world in WORLDS}
-    crowds = {f"{world}, 1,000": thousand.measure(world, [OURS, "aiohttp"], 2) for world in WORLDS}
+    singles = {f"{world}, 1": alone.measure(world, [OURS, "aiohttp"], 3) for world in WORLDS}
+    crowds = {f"{world}, 1,000": thousand.measure(world, [OURS, "aiohttp"], 1) for world in WORLDS}
     # Once and cold: httpx takes a quarter of a minute.
     by_hand = thousand.measure("asyncio", [HAND], 0)
     crowds["asyncio, 1,000"].add(by_hand)
@@ -133,7 +133,7 @@ def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
 def one_by_one(report: Report, address: str, quick: bool) -> None:
     case = Case(address, "every-1", 100 if quick else 200)
     names = [HAND, OURS, "aiohttp"] if quick else [HAND, OURS, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
-    results = {world: case.measure(world, names, 1 if quick else 5) for world in WORLDS}
+    results = {world: case.measure(world, names, 1 if quick else 3) for world in WORLDS}
     table(
         report,
         "One stream, one event a millisecond: each wakes the client, and most of the CPU is spent on that:",
@@ -141,14 +141,14 @@ def one_by_one(report: Report, address: str, quick: bool) -> None:
     )
     if not quick:
         case = Case(address, "every-20", 50, at_once=100)
-        results = {world: case.measure(world, [HAND, OURS, "aiohttp"], 2) for world in WORLDS}
+        results = {world: case.measure(world, [HAND, OURS, "aiohttp"], 1) for world in WORLDS}
         table(report, "100 streams at once, each of 50 events a second:", results)
 
 
 def first_text(report: Report, address: str, quick: bool) -> None:
     case = Case(address, "burst", 1, times=10)
     names = [HAND, OURS, "aiohttp"] if quick else [HAND, OURS, "aiohttp", "openai"]
-    results = {world: case.measure(world, names, 3 if quick else 9, time.perf_counter) for world in WORLDS}
+    results = {world: case.measure(world, names, 3 if quick else 7, time.perf_counter) for world in WORLDS}
     table(report, "Wall microseconds from the call to the end of a stream of a single piece, connection open:", results)
 
 
