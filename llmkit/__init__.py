@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Event,
         Finish,
         NativePart,
+        RawEvent,
         ReasoningDelta,
         RefusalDelta,
         ResponseStart,
@@ -103,6 +104,7 @@ __all__ = [
     "Message",
     "NativePart",
     "ProviderSpec",
+    "RawEvent",
     "ReasoningDelta",
     "RefusalDelta",
     "RequestPreview",
@@ -143,7 +145,7 @@ _MODULES = {
         "LLMProviderTimeoutError LLMProviderTokenLimitError LLMProviderUnsupportedOperationError"
     ),
     "events": (
-        "Event Finish NativePart ReasoningDelta RefusalDelta ResponseStart TextDelta ToolCallDelta "
+        "Event Finish NativePart RawEvent ReasoningDelta RefusalDelta ResponseStart TextDelta ToolCallDelta "
         "UnknownEvent Usage UsageReport"
     ),
     "factory": (

@@ -64,9 +64,9 @@ def main(arguments: list[str]) -> int:
     check = "--check" in arguments
     folders = [Path(argument) for argument in arguments if argument != "--check"]
     package, tests = Path(__file__).parent, Path(__file__).parent.parent / "tests"
-    pairs = [(package / "_async", package / "_sync"), (tests / "_async", tests / "_sync")]
-    if folders:
-        pairs = [(folders[0], folders[1])]
+    own = [(package / "_async", package / "_sync"), (tests / "_async", tests / "_sync")]
+    # A copy of the package has no tests beside it.
+    pairs = [(folders[0], folders[1])] if folders else [pair for pair in own if pair[0].is_dir()]
     used: set[str] = set()
     found = []
     for source, target in pairs:
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         if check:
             found += complaints(source, target, texts)
             continue
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
             path.write_text(text, "utf-8")
         found += [line for line in complaints(source, target, texts) if "no source" in line]

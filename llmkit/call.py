@@ -24,7 +24,8 @@ class CallOptions(Settings, total=False):
     `response_format` is a pydantic model or another type, whose object the response then has in `parsed`, or a dict
     in the shape of Chat Completions, which is sent as it is. With `background` the Responses API works on although
     nobody is connected: a plain answer comes at once, with `finish_reason` "pause" and an id to wait for, and a
-    broken stream is taken up again where it broke.
+    broken stream is taken up again where it broke. With `raw_events` the events of a stream hold each server-sent
+    event as it came, too.
     """
 
     model_name: str
@@ -33,6 +34,7 @@ class CallOptions(Settings, total=False):
     parallel_tool_calls: bool | None
     response_format: type[Any] | Mapping[str, Any] | None
     background: bool
+    raw_events: bool
 
 
 class Adjustment(TypedDict):
@@ -64,6 +66,7 @@ class Call:
     output_format: OutputFormat | None = None
     previous_response_id: str | None = None
     background: bool = False
+    raw_events: bool = False
     stream: bool = False
     omit: frozenset[str] = field(default_factory=frozenset)
 

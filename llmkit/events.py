@@ -12,6 +12,7 @@ __all__ = [
     "Event",
     "Finish",
     "NativePart",
+    "RawEvent",
     "ReasoningDelta",
     "RefusalDelta",
     "ResponseStart",
@@ -125,6 +126,14 @@ class Finish:
 
 
 @dataclass(slots=True)
+class RawEvent:
+    """A server-sent event as it came, before the events that are made of it; only where `raw_events` asks for it."""
+
+    type: str
+    data: str
+
+
+@dataclass(slots=True)
 class UnknownEvent:
     """The service sent an event that llmkit has no class for: its type and its decoded JSON."""
 
@@ -141,10 +150,11 @@ Event = (
     | ResponseStart
     | NativePart
     | Finish
+    | RawEvent
     | UnknownEvent
 )
 
 
 def is_output(event: Event) -> bool:
     """Return whether an event is a part of the answer itself, after which a call cannot be tried again."""
-    return not isinstance(event, (ResponseStart, UsageReport, UnknownEvent))
+    return not isinstance(event, (ResponseStart, UsageReport, RawEvent, UnknownEvent))

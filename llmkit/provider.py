@@ -186,6 +186,7 @@ class HTTPProvider(LLMProvider):
         parallel_tool_calls: bool | None = None,
         response_format: Any = None,
         background: bool = False,
+        raw_events: bool = False,
         **settings: Any,
     ) -> Call:
         """Return the call that the arguments of `execute` make.
@@ -214,6 +215,7 @@ class HTTPProvider(LLMProvider):
             output_format=None if is_plain else output_format(response_format),
             previous_response_id=previous_response_id,
             background=background,
+            raw_events=raw_events,
             stream=must_stream or config.stream_mode is not StreamMode.DISABLED,
         )
 

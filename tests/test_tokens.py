@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from hashlib import sha1, sha256
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tiktoken import model as tiktoken_models
 from tiktoken_ext import openai_public
@@ -622,6 +623,8 @@ def test_the_tables_of_the_extra_are_the_published_ones_and_count_the_same(encod
     @settings(max_examples=1500, deadline=None, database=None)
     @given(text=AWKWARD | st.text())
     def same(text: str) -> None:
+        # The two engines know different versions of Unicode, and take a letter that one of them lacks for a symbol.
+        assume(not any(unicodedata.category(character) == "Cn" for character in text))
         assert ours(text) == len(peer.encode_ordinary(text))
         assert count_tokens(text, "", encoding=encoding).encoding == encoding
 

@@ -149,7 +149,9 @@ class AsyncExchange:
         response, request = await self._send(call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         metadata = self._metadata(call, request, response, retries)
-        reader = AsyncEventReader(response, wire_format.decoder(), call.config, retries.deadline, metadata)
+        decoder = wire_format.decoder()
+        decoder.raw_events = call.raw_events
+        reader = AsyncEventReader(response, decoder, call.config, retries.deadline, metadata)
         try:
             await reader.start()
         except LLMProviderError as error:

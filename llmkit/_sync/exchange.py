@@ -149,7 +149,9 @@ class SyncExchange:
         response, request = self._send(call, retries)
         wire_format = self._provider.wire_format(call.api_type)
         metadata = self._metadata(call, request, response, retries)
-        reader = SyncEventReader(response, wire_format.decoder(), call.config, retries.deadline, metadata)
+        decoder = wire_format.decoder()
+        decoder.raw_events = call.raw_events
+        reader = SyncEventReader(response, decoder, call.config, retries.deadline, metadata)
         try:
             reader.start()
         except LLMProviderError as error:

@@ -22,7 +22,7 @@ from ..errors import (
     LLMProviderStreamError,
     LLMProviderUnsupportedOperationError,
 )
-from ..events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from ..events import Event, RawEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from ..failures import error_from_body, excerpt
 from ..messages import Message
 from ..response import Issuer, ToolCall
@@ -116,12 +116,14 @@ class StreamDecoder(ABC):
     """Turns an answer into events. Feed it what arrives; it stops at the protocol's end or at a failure.
 
     `finished` is True once the protocol's own end was seen. `failure` is the exception that ends the answer;
-    what `feed` returned before it is still good. Subclasses implement `on_event`, `on_body` and `on_end`.
+    what `feed` returned before it is still good. `raw_events` set to True adds a `RawEvent` for each server-sent
+    event. Subclasses implement `on_event`, `on_body` and `on_end`.
     """
 
     def __init__(self) -> None:
         self.finished = False
         self.failure: LLMProviderError | None = None
+        self.raw_events = False
         self.raw: Any = None
         self._decode = json_decoder()
         self._halves: _SurrogateHalves | None = None
@@ -156,6 +158,8 @@ class StreamDecoder(ABC):
                 if self.finished or self.failure:
                     break
                 text = event.data
+                if self.raw_events:
+                    events.append(RawEvent(event.type, text))
                 if text == "[DONE]":
                     self.on_done(events)
                 elif text:

@@ -8,8 +8,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from llmkit import AsyncProvider, create_llm_provider
+from llmkit import APIType, AsyncProvider, LLMConfig, ProviderSpec, create_llm_provider
 from llmkit._async._backend import httpx
+from llmkit.specs import messages
 
 from ..answers import Api
 from ..server import PATIENCE, Server
@@ -21,6 +22,7 @@ __all__ = [
     "httpx",
     "in_thread",
     "make_local_provider",
+    "make_messages_provider",
     "make_provider",
     "make_provider_of",
     "run_together",
@@ -31,6 +33,12 @@ KEY = "sk-test-0123456789abcdef"
 Client = httpx.AsyncClient
 OtherClient = httpx.Client
 in_thread = anyio.to_thread.run_sync
+
+
+def make_messages_provider(base_url: str) -> AsyncProvider:
+    """Return a provider that speaks Anthropic Messages with the small model's server."""
+    spec = ProviderSpec(name="claude-like", base_url=base_url, formats={APIType.CHAT_COMPLETION: messages})
+    return AsyncProvider(LLMConfig(model_name="smollm2-135m-instruct", temperature=0.0), spec=spec)
 
 
 def make_provider(server: Server, api: Api, **settings: Any) -> AsyncProvider:

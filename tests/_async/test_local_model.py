@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
 from llmkit import APIType, LLMProviderTokenLimitError
-from llmkit.local import CONTEXT_TOKENS
+from llmkit.local import CONTEXT_TOKENS, serve
 
-from ._backend import make_local_provider
+from ._backend import make_local_provider, make_messages_provider
 
 pytestmark = [
     pytest.mark.anyio,
@@ -80,3 +80,19 @@ async def test_the_model_answers_with_an_object() -> None:
     assert isinstance(response.parsed, Colour)
     assert objects[-1] == response.parsed.model_dump()
     assert len(objects) > 1
+
+
+@pytest.mark.parametrize("stream_mode", ["disabled", "auto"])
+async def test_the_model_answers_through_anthropic_messages(stream_mode: Any) -> None:
+    async with make_messages_provider(serve()) as provider:
+        response = await provider.execute(QUESTION, "Answer briefly", max_tokens=30, stream_mode=stream_mode)
+        history = [
+            {"role": "user", "content": QUESTION},
+            response.to_message(),
+            {"role": "user", "content": "And 3+3?"},
+        ]
+        again = await provider.execute(history, max_tokens=30, stream_mode=stream_mode)
+    assert "4" in response.content
+    assert (response.finish_reason, response.metadata["wire_format"]) == ("stop", "messages")
+    assert response.prompt_tokens and response.completion_tokens
+    assert again.content

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from llmkit import SyncProvider, create_sync_llm_provider
+from llmkit import APIType, LLMConfig, ProviderSpec, SyncProvider, create_sync_llm_provider
 from llmkit._sync._backend import httpx
+from llmkit.specs import messages
 
 from ..answers import Api
 from ..server import PATIENCE, Server
@@ -19,6 +20,7 @@ __all__ = [
     "httpx",
     "in_thread",
     "make_local_provider",
+    "make_messages_provider",
     "make_provider",
     "make_provider_of",
     "run_together",
@@ -33,6 +35,12 @@ OtherClient = httpx.AsyncClient
 def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call `function`: in the blocking world nothing else is held up meanwhile."""
     return function(*arguments)
+
+
+def make_messages_provider(base_url: str) -> SyncProvider:
+    """Return a provider that speaks Anthropic Messages with the small model's server."""
+    spec = ProviderSpec(name="claude-like", base_url=base_url, formats={APIType.CHAT_COMPLETION: messages})
+    return SyncProvider(LLMConfig(model_name="smollm2-135m-instruct", temperature=0.0), spec=spec)
 
 
 def make_provider(server: Server, api: Api, **settings: Any) -> SyncProvider:

@@ -18,6 +18,7 @@ from llmkit import (
     LLMProviderRateLimitError,
     LLMProviderServerError,
     LLMProviderStreamError,
+    RawEvent,
     ReasoningDelta,
     ResponseStart,
     TextDelta,
@@ -422,3 +423,19 @@ def test_events_over_the_limit_are_refused(server: Server, api: Api) -> None:
             provider.stream("Hi").response()
     assert caught.value.partial is not None
     assert caught.value.partial.content == "One"
+
+
+def test_raw_events_come_before_what_is_made_of_them(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("Hel", "lo")))
+    with make_provider(server, api) as provider:
+        with provider.stream("Hi", raw_events=True) as stream:
+            events = [event for event in stream.events()]
+            response = stream.response()
+    raw = [event for event in events if isinstance(event, RawEvent)]
+    assert [event.data for event in raw] == [
+        each.decode().partition("data: ")[2].strip() for each in api.stream("Hel", "lo")
+    ]
+    position = next(i for i, event in enumerate(events) if isinstance(event, TextDelta))
+    assert isinstance(events[position - 1], RawEvent)
+    assert "Hel" in events[position - 1].data
+    assert response.content == "Hello"
