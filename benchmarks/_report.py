@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,9 @@ __all__ = ["Report", "Turns", "installed", "prepare_client"]
 
 
 def prepare_client() -> None:
-    """Keep this process on the client's core, and let it open as many sockets as the system allows."""
+    """Keep this process on the client's core, let it open as many sockets as the system allows, and silence peers."""
+    # They call the names of models outdated.
+    warnings.simplefilter("ignore", DeprecationWarning)
     core = cores()[0]
     if core:
         os.sched_setaffinity(0, core)

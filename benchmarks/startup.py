@@ -124,7 +124,7 @@ print(time.process_time() - started)
 
 def milliseconds(script: str, environment: Mapping[str, str]) -> float:
     """Return the CPU of a process that runs `script`."""
-    process = subprocess.Popen([sys.executable, "-P", "-c", script], env=dict(environment))
+    process = subprocess.Popen([sys.executable, "-P", "-W", "ignore", "-c", script], env=dict(environment))
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -151,7 +151,7 @@ def ratio(samples: Mapping[str, list[float]], name: str, to: str, without: str |
 
 
 def output(script: str, environment: Mapping[str, str]) -> list[float]:
-    command = [sys.executable, "-P", "-c", script]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", script]
     run = subprocess.run(command, env=dict(environment), check=True, capture_output=True, text=True)
     return [float(word) for word in run.stdout.split()]
 

@@ -115,9 +115,9 @@ def one_stream(report: Report, address: str, quick: bool) -> dict[str, Turns]:
 
 
 def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
-    hundred = Case(address, "burst", 100, at_once=100)
+    hundred = Case(address, "burst", 50, at_once=100)
     results = {world: hundred.measure(world, [HAND, OURS, "aiohttp"], 1 if quick else 2) for world in WORLDS}
-    table(report, "100 streams at once, of 100 pieces; blocking: in threads:", results)
+    table(report, "100 streams at once, of 50 pieces; blocking: in threads:", results)
     if quick:
         return {}
     alone, thousand = Case(address, "burst", 50, times=10), Case(address, "burst", 50, at_once=1000)
@@ -131,7 +131,7 @@ def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
 
 
 def one_by_one(report: Report, address: str, quick: bool) -> None:
-    case = Case(address, "every-1", 100 if quick else 200)
+    case = Case(address, "every-1", 100)
     names = [HAND, OURS, "aiohttp"] if quick else [HAND, OURS, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
     results = {world: case.measure(world, names, 1 if quick else 3) for world in WORLDS}
     table(

@@ -13,7 +13,18 @@ from .config import nearest
 from .errors import LLMProviderBadRequestError
 from .response import Issuer, ToolCall
 
-__all__ = ["Audio", "File", "Image", "Message", "Part", "RawPart", "Text", "parse_message", "parse_messages"]
+__all__ = [
+    "Audio",
+    "File",
+    "Image",
+    "Message",
+    "Part",
+    "RawPart",
+    "Text",
+    "data_url",
+    "parse_message",
+    "parse_messages",
+]
 
 ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 ITEM: Final = "item"
@@ -275,6 +286,11 @@ def _list(value: Any, place: str) -> Sequence[Any]:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return value
     raise LLMProviderBadRequestError(f"{place} is a {type(value).__name__}; it must be a list")
+
+
+def data_url(media_type: str, data: bytes) -> str:
+    """Return bytes as a base64 data URL (RFC 2397)."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def _read_data_url(url: str) -> tuple[str, bytes]:

@@ -30,7 +30,7 @@ from ..events import (
     UsageReport,
 )
 from ..failures import error_from_body
-from ..messages import Audio, File, Image, Message, Part, RawPart, Text
+from ..messages import Audio, File, Image, Message, Part, RawPart, Text, data_url
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
@@ -137,7 +137,7 @@ def _part(part: Part) -> dict[str, Any]:
         case Text():
             return {"type": "text", "text": part.text, **part.extra}
         case Image(file_id=None):
-            image = {"url": part.url or _data_url(part.media_type, part.data)}
+            image = {"url": part.url or data_url(part.media_type, part.data or b"")}
             if part.detail:
                 image["detail"] = part.detail
             return {"type": "image_url", "image_url": image, **part.extra}
@@ -147,17 +147,13 @@ def _part(part: Part) -> dict[str, Any]:
         case File(url=None):
             if part.file_id:
                 return {"type": "file", "file": {"file_id": part.file_id}, **part.extra}
-            file = {"filename": part.filename, "file_data": _data_url(part.media_type, part.data)}
+            file = {"filename": part.filename, "file_data": data_url(part.media_type, part.data or b"")}
             return {"type": "file", "file": file, **part.extra}
         case RawPart():
             return dict(part.data)
     raise LLMProviderUnsupportedOperationError(
         f"Chat Completions takes no {type(part).__name__.lower()} by {'file_id' if part.file_id else 'URL'}"
     )
-
-
-def _data_url(media_type: str, data: bytes | None) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data or b'').decode()}"
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ..events import (
     UsageReport,
 )
 from ..failures import error_from_body, excerpt
-from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text
+from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text, data_url
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
@@ -157,7 +157,7 @@ def _input_part(part: Part) -> dict[str, Any]:
             image: dict[str, Any] = {"type": "input_image", "detail": part.detail or "auto"}
             if part.file_id:
                 return image | {"file_id": part.file_id, **part.extra}
-            return image | {"image_url": part.url or _data_url(part.media_type, part.data), **part.extra}
+            return image | {"image_url": part.url or data_url(part.media_type, part.data or b""), **part.extra}
         case Audio():
             audio = {"data": base64.b64encode(part.data).decode(), "format": part.format}
             return {"type": "input_audio", "input_audio": audio, **part.extra}
@@ -165,14 +165,10 @@ def _input_part(part: Part) -> dict[str, Any]:
             if part.file_id or part.url:
                 key = "file_id" if part.file_id else "file_url"
                 return {"type": "input_file", key: part.file_id or part.url, **part.extra}
-            data = _data_url(part.media_type, part.data)
+            data = data_url(part.media_type, part.data or b"")
             return {"type": "input_file", "filename": part.filename, "file_data": data, **part.extra}
         case RawPart():
             return dict(part.data)
-
-
-def _data_url(media_type: str, data: bytes | None) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(data or b'').decode()}"
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
