@@ -1,4 +1,4 @@
-"""One call, neutral of the provider and checked: what a wire format turns into a request. Floor 1."""
+"""One call, neutral of the provider and checked: what a wire format turns into a request."""
 
 from __future__ import annotations
 

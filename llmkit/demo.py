@@ -1,4 +1,4 @@
-"""`make demo`: a model answers in all three worlds, through both of OpenAI's APIs. Floor 13.
+"""`make demo`: a model answers in all three worlds, through both of OpenAI's APIs.
 
 Without a key it is the small local model, which knows little: the questions are ones that it answers well. With
 OPENAI_API_KEY set (or DEFAULT_LLM_PROVIDER and that service's key), the same code talks to the service.

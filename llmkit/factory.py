@@ -1,4 +1,4 @@
-"""Making providers by name, registering more of them, and keeping them. Floor 7."""
+"""Making providers by name, registering more of them, and keeping them."""
 
 from __future__ import annotations
 

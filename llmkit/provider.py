@@ -1,4 +1,4 @@
-"""A provider without its I/O: settings, token counts, and the request that a call becomes. Floor 4."""
+"""A provider without its I/O: settings, token counts, and the request that a call becomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The services as data: where each is, and what it does otherwise than OpenAI. A new service is a row. Floor 8.
+"""The services as data: where each is, and what it does otherwise than OpenAI. A new service is a row.
 
 Sources of the rows are the services' own pages of their APIs, and the public tables of other clients (November 2026).
 A row lists only what a service needs; a quirk that needs code is a subclass of a wire format, never an `if` elsewhere.

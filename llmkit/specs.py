@@ -1,4 +1,4 @@
-"""What a service is, as data: where to talk to it, and how. The services themselves stand in `services.py`. Floor 7."""
+"""What a service is, as data: where to talk to it, and how. The services themselves stand in `services.py`."""
 
 from __future__ import annotations
 

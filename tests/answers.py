@@ -9,7 +9,18 @@ from typing import Any, ClassVar
 
 from .server import event
 
-__all__ = ["APIS", "MODEL", "Api", "ChatCompletions", "Responses", "error_body"]
+__all__ = [
+    "ALL_APIS",
+    "APIS",
+    "MODEL",
+    "AnyApi",
+    "Api",
+    "ChatCompletions",
+    "GenerateContent",
+    "Messages",
+    "Responses",
+    "error_body",
+]
 
 MODEL = "gpt-4o-2024-08-06"
 
@@ -160,6 +171,82 @@ class Responses:
         return {"type": "function_call", **identity, "name": name, "arguments": arguments, "status": "completed"}
 
 
+class Messages:
+    """Anthropic's Messages."""
+
+    name = "messages"
+    api_type = "chat_completion"
+    path = "/v1/messages"
+    id = "msg_1"
+    usage: ClassVar = {"input_tokens": 7, "cache_read_input_tokens": 4, "output_tokens": 7}
+
+    def plain(self, text: str = "Hello!", **message: Any) -> Any:
+        """Return the body of a whole answer."""
+        answer = {"id": self.id, "type": "message", "role": "assistant", "model": MODEL, "usage": self.usage}
+        return {**answer, "content": [{"type": "text", "text": text}], "stop_reason": "end_turn", **message}
+
+    def stream(self, *texts: str) -> list[bytes]:
+        """Return the events of an answer, its end included."""
+        stopped = self._event("message_delta", delta={"stop_reason": "end_turn"}, usage=self.usage)
+        ends = [self._event("content_block_stop", index=0), stopped, self._event("message_stop")]
+        return self.begun(*texts) + ends
+
+    def begun(self, *texts: str) -> list[bytes]:
+        """Return the events of an answer up to these texts."""
+        started = self._event("message_start", message=self.plain(content=[], stop_reason=None))
+        block = self._event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        return [started, block, *(self.delta(text) for text in texts)]
+
+    def delta(self, text: str) -> bytes:
+        """Return the event of a piece of text."""
+        return self._event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+    def error(self, message: str, code: str = "api_error") -> bytes:
+        """Return the event of an error."""
+        return self._event("error", error={"type": code, "message": message})
+
+    def _event(self, kind: str, **data: Any) -> bytes:
+        return event({"type": kind, **data}, kind)
+
+
+class GenerateContent:
+    """Google's generateContent."""
+
+    name = "generate_content"
+    api_type = "chat_completion"
+    path = "/v1/models/m:generateContent"
+    id = "response-1"
+    usage: ClassVar = {"promptTokenCount": 11, "candidatesTokenCount": 7, "totalTokenCount": 18}
+
+    def plain(self, text: str = "Hello!", *, finish: str | None = "STOP") -> Any:
+        """Return the body of a whole answer, which is also the shape of a chunk."""
+        candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
+        if finish:
+            candidate["finishReason"] = finish
+        return {
+            "candidates": [candidate],
+            "usageMetadata": self.usage,
+            "modelVersion": MODEL,
+            "responseId": self.id,
+        }
+
+    def stream(self, *texts: str) -> list[bytes]:
+        """Return the events of an answer, its end included: a chunk without text that has the finish reason."""
+        return [*self.begun(*texts), event(self.plain(""))]
+
+    def begun(self, *texts: str) -> list[bytes]:
+        """Return the events of an answer up to these texts."""
+        return [self.delta(text) for text in ("", *texts)]
+
+    def delta(self, text: str) -> bytes:
+        """Return the event of a piece of text."""
+        return event(self.plain(text, finish=None))
+
+    def error(self, message: str, code: str = "INTERNAL") -> bytes:
+        """Return the event of an error."""
+        return event({"error": {"message": message, "status": code}})
+
+
 def _fives(text: str) -> list[str]:
     return [text[start : start + 5] for start in range(0, len(text), 5)]
 
@@ -171,3 +258,6 @@ def error_body(message: str, **fields: Any) -> dict[str, Any]:
 
 Api = ChatCompletions | Responses
 APIS: list[Api] = [ChatCompletions(), Responses()]
+AnyApi = ChatCompletions | Responses | Messages | GenerateContent
+ALL_APIS: list[AnyApi] = [*APIS, Messages(), GenerateContent()]
+"""The two of OpenAI have calls of tools and more; what all four can do is text and errors."""

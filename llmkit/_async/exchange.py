@@ -1,5 +1,5 @@
 # One source, two worlds: this text is written in `_async/`; `make generate` writes its blocking twin.
-"""Sending a call: connections, tries, and every failure as one of our exceptions. Floor 5."""
+"""Sending a call: connections, tries, and every failure as one of our exceptions."""
 
 from __future__ import annotations
 

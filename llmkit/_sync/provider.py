@@ -1,5 +1,5 @@
 # One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
-"""The provider that people use. Floor 6."""
+"""The provider that people use."""
 
 from __future__ import annotations
 

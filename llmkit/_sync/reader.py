@@ -1,5 +1,5 @@
 # One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
-"""The body of one streamed answer as lists of events, with its times and bounds. Floor 5."""
+"""The body of one streamed answer as lists of events, with its times and bounds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
-"""An answer while it arrives. Floor 5."""
+"""An answer while it arrives."""
 
 from __future__ import annotations
 
