@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -175,6 +174,8 @@ class LLMConfig:
 
 def nearest(name: str, names: Any) -> str:
     """Return "; did you mean 'x'?" for the name closest to a wrong one, else the list of what there is."""
+    import difflib
+
     known = sorted(names)
     close = difflib.get_close_matches(str(name), known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"

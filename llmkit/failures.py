@@ -6,7 +6,6 @@ codes and gateways mix them. Pure: no clock, no I/O.
 
 from __future__ import annotations
 
-import email.utils
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -296,8 +295,13 @@ def _seconds(text: str | None, unit: int) -> float | None:
 
 
 def _date(text: str | None) -> float | None:
+    if not text:
+        return None
+    # Slow to import, for a header that hardly any answer has.
+    import email.utils
+
     try:
-        return email.utils.parsedate_to_datetime(text or "").timestamp()
+        return email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
 

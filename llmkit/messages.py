@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -307,6 +306,8 @@ def _check_source(part: Image | File) -> None:
 
 
 def _media_type(path: str | Path, kind: str) -> str:
+    import mimetypes
+
     media_type = mimetypes.guess_type(str(path))[0] or ""
     if not media_type.startswith(kind):
         told = f"{path} has no ending of an {kind.rstrip('/')} file; pass the bytes and media_type"

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from .call import Adjustment, Call
@@ -25,9 +25,11 @@ from .retry import RetryBudget, refused_default
 from .services import find_spec
 from .specs import ProviderSpec
 from .structured import output_format
-from .tokens import MessageTokenCounter, TokenCount, count_tokens, counts_at_once, limit_by_length, within_limit
 from .tools import parse_tools
 from .wire import WireFormat, WireRequest
+
+if TYPE_CHECKING:
+    from .tokens import MessageTokenCounter, TokenCount
 
 __all__ = ["HTTPProvider", "LLMProvider", "RequestPreview", "Secret"]
 
@@ -112,6 +114,8 @@ class LLMProvider:
 
         The number is a `TokenCount`: an int whose `exact` tells a count from an estimate.
         """
+        from .tokens import count_tokens
+
         return count_tokens(text, self._config.model_name)
 
     def validate_token_limit(self, prompt: str, max_tokens: int | None = None) -> bool:
@@ -119,6 +123,8 @@ class LLMProvider:
 
         None: an answer of the configured `max_tokens`, or none at all.
         """
+        from .tokens import within_limit
+
         answer = max_tokens if max_tokens is not None else self._config.max_tokens or 0
         return within_limit(prompt, self._config.token_limit - answer, self._config.model_name)
 
@@ -248,11 +254,11 @@ class HTTPProvider(LLMProvider):
 
     def check_token_limit(self, call: Call) -> None:
         """Raise LLMProviderTokenLimitError for a prompt over the token limit; a long one takes a while to count."""
-        limit, model = call.config.token_limit, call.model
-        texts = _texts(call)
-        # A token has at least one byte, and a message costs a few tokens besides its text.
-        if sum(map(len, texts)) * 4 + len(texts) * 8 <= limit:
+        limit, model, texts = call.config.token_limit, call.model, _texts(call)
+        if _fits_by_length(texts, limit):
             return
+        from .tokens import MessageTokenCounter
+
         counter = self._counters.setdefault(model, MessageTokenCounter(model))
         messages = [{"role": "user", "content": text} for text in texts]
         if not counter.within_limit(messages, limit):
@@ -266,10 +272,13 @@ class HTTPProvider(LLMProvider):
 
     def counts_at_once(self, call: Call) -> bool:
         """Return whether `check_token_limit` takes a few milliseconds at most; else it belongs in a worker thread."""
-        text = "".join(_texts(call))
-        return limit_by_length(text, call.config.token_limit, call.model) is not None or counts_at_once(
-            text, call.model
-        )
+        limit, model, texts = call.config.token_limit, call.model, _texts(call)
+        if _fits_by_length(texts, limit):
+            return True
+        from .tokens import counts_at_once, limit_by_length
+
+        text = "".join(texts)
+        return limit_by_length(text, limit, model) is not None or counts_at_once(text, model)
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""
@@ -339,6 +348,14 @@ def _texts(call: Call) -> list[str]:
     calls = ["".join(tool_call.arguments_text for tool_call in message.tool_calls) for message in call.messages]
     texts = [message.text + arguments for message, arguments in zip(call.messages, calls, strict=True)]
     return [call.instructions, *texts] if call.instructions else texts
+
+
+def _fits_by_length(texts: list[str], limit: int) -> bool:
+    """Return whether texts are so short that they need not be counted, nor what counts them be loaded.
+
+    A token is at least one byte, a character at most four, and a message costs a few tokens besides its text.
+    """
+    return sum(map(len, texts)) * 4 + len(texts) * 8 <= limit
 
 
 def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
