@@ -26,7 +26,7 @@ generate:
 	$(PYTHON) -P llmkit/_unasync.py
 
 bench: .venv/bench
-	for name in sse tokens startup streaming; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in sse tokens startup streaming calls memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv

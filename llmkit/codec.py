@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from .errors import LLMProviderBadRequestError
 
-__all__ = ["decode_json", "encode_json", "json_decoder", "lenient_decode"]
+__all__ = ["WORTH_LOADING", "decode_json", "encode_json", "json_decoder", "lenient_decode"]
+
+
+WORTH_LOADING: Final = 256
+"""After so many texts it pays to load a faster decoder: a short script is done before."""
+
+
+def json_decoder(decoded: int = 0) -> Callable[[str | bytes], Any]:
+    """Return the decoder to go on with after `decoded` texts: the standard library's, pydantic-core's after many.
+
+    pydantic-core's is taken from the start where it is loaded anyway. Either raises ValueError for what is no JSON,
+    NaN, infinity, invalid UTF-8, a lone surrogate and deep nesting.
+    """
+    if decoded < WORTH_LOADING and "pydantic_core" not in sys.modules:
+        return _standard_decode
+    return _fast_decoder()
 
 
 @functools.cache
-def json_decoder() -> Callable[[str | bytes], Any]:
-    """Return the fastest decoder there is: pydantic-core's, else the standard library's.
-
-    It raises ValueError for what is no JSON, NaN, infinity, invalid UTF-8, a lone surrogate and deep nesting.
-    """
+def _fast_decoder() -> Callable[[str | bytes], Any]:
     try:
         from pydantic_core import from_json
     except ImportError:
@@ -44,7 +56,7 @@ def lenient_decode(text: str) -> Any:
     Services cut text between the two escapes of an emoji; whoever joins the deltas joins the halves.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _STANDARD.decode(text)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 
@@ -60,6 +72,9 @@ def _standard_decode(data: str | bytes) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_STANDARD: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def encode_json(value: Any) -> bytes:

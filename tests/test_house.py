@@ -26,7 +26,7 @@ TIERS = (
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
     "specs",
-    "services",
+    "services access",
     "provider",
     "_async.exchange",
     "_async.stream",

@@ -29,7 +29,7 @@ from ._backend import (
 __all__ = ["ERRORS", "KEEPALIVE_SECONDS", "Origin", "Wire", "as_httpx"]
 
 KEEPALIVE_SECONDS = 60.0
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024  # above 128 KiB each read takes memory from the system, and several times as long
 SEND_SIZE = 64 * 1024
 # A kept connection that the server had closed fails within a round trip. What fails later may have been worked on.
 STALE_SECONDS = 2.0

@@ -15,7 +15,7 @@ from itertools import dropwhile, groupby
 from typing import Any, Final, Protocol, TypeVar
 
 from ..call import Adjustment, Call
-from ..codec import json_decoder, lenient_decode
+from ..codec import WORTH_LOADING, json_decoder, lenient_decode
 from ..errors import (
     LLMProviderError,
     LLMProviderServerError,
@@ -126,6 +126,7 @@ class StreamDecoder(ABC):
         self.raw_events = False
         self.raw: Any = None
         self._decode = json_decoder()
+        self._decoded = 0
         self._halves: _SurrogateHalves | None = None
 
     @abstractmethod
@@ -178,6 +179,9 @@ class StreamDecoder(ABC):
         if self._halves:
             events = self._halves.mend(events)
             self._refuse_halves()
+        if self._decoded < WORTH_LOADING:
+            self._decoded += len(events)
+            self._decode = json_decoder(self._decoded)
         return events
 
     def read(self, body: Any) -> list[Event]:
