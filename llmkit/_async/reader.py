@@ -108,7 +108,7 @@ class AsyncEventReader:
                 self._seen_event = True
                 events = decoder.feed(received)
             if piece:
-                self._rest = piece if received or len(self._rest) > REST_BYTES else self._rest + piece
+                self._keep(piece, bool(received))
             elif not decoder.failure and not decoder.finished:
                 events += decoder.end(parser.close())
                 if decoder.finished:
@@ -124,6 +124,13 @@ class AsyncEventReader:
                 # Some services end a stream with an error as bare JSON, or answer with JSON or HTML from the start.
                 self._failure = error_in_text(self._rest, not self._seen_event) or self._failure
         return events
+
+    def _keep(self, piece: bytes, has_events: bool) -> None:
+        """Keep the beginning of a body without events, and of a stream what came since its last event."""
+        if has_events or (self._seen_event and len(self._rest) > REST_BYTES):
+            self._rest = piece
+        elif len(self._rest) <= REST_BYTES:
+            self._rest += piece
 
     async def _next_piece(self) -> bytes:
         """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""

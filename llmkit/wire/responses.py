@@ -32,7 +32,7 @@ from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text, d
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, sampling_parameters, split_total
+from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, sampling_parameters, split_total, text_or_none
 
 __all__ = ["Responses"]
 
@@ -238,7 +238,7 @@ class ResponsesDecoder(StreamDecoder):
         kind = data.get("type") or type
         self._sequence_number = data.get("sequence_number")
         if kind == "response.output_text.delta":
-            delta = data["delta"]
+            delta = text_or_none(data["delta"])
             if delta:
                 key = data.get("output_index")
                 if key is None or key != self._text_item:
@@ -270,16 +270,18 @@ class ResponsesDecoder(StreamDecoder):
         self._own_tools = bool(tools) and not any(tool.get("type") in _CUSTOM_TOOLS for tool in tools)
 
     def _on_refusal(self, data: dict[str, Any], events: list[Event]) -> None:
-        if data["delta"]:
+        delta = text_or_none(data["delta"])
+        if delta:
             self._with_deltas.add(_key(data))
             self._refused = True
-            events.append(RefusalDelta(data["delta"]))
+            events.append(RefusalDelta(delta))
 
     def _on_reasoning(self, data: dict[str, Any], events: list[Event]) -> None:
-        if data["delta"]:
+        delta = text_or_none(data["delta"])
+        if delta:
             self._with_deltas.add(_key(data))
             self._reasoning_open = True
-            events.append(ReasoningDelta(data["delta"]))
+            events.append(ReasoningDelta(delta))
 
     def _on_summary_part(self, data: dict[str, Any], events: list[Event]) -> None:
         if self._reasoning_open:
@@ -299,16 +301,17 @@ class ResponsesDecoder(StreamDecoder):
 
     def _on_arguments(self, data: dict[str, Any], events: list[Event]) -> None:
         kind = "custom_tool_call" if data["type"].startswith("response.custom") else "function_call"
-        if data["delta"] and self._is_call({"type": kind}):
+        delta = text_or_none(data["delta"])
+        if delta and self._is_call({"type": kind}):
             self._with_deltas.add(_key(data))
-            self._add_to_call(_key(data), {"type": kind}, data["delta"], events)
+            self._add_to_call(_key(data), {"type": kind}, delta, events)
 
     def _on_item_done(self, data: dict[str, Any], events: list[Event]) -> None:
         item = data["item"]
         key = _key(data, item)
         self._items += 1
         if self._is_call(item):
-            text = item.get(_CALL_TEXT[item["type"]]) or ""
+            text = text_or_none(item.get(_CALL_TEXT[item["type"]])) or ""
             self._add_to_call(key, item, "" if key in self._with_deltas else text, events)
         elif key not in self._with_deltas:
             self._read_item(item, events)
@@ -318,7 +321,7 @@ class ResponsesDecoder(StreamDecoder):
         """Read a message or reasoning item that came whole."""
         parts = (item.get("summary") or []) + (item.get("content") or [])
         for part in parts:
-            kind, text = part.get("type"), part.get("text") or part.get("refusal")
+            kind, text = part.get("type"), text_or_none(part.get("text") or part.get("refusal"))
             if not text:
                 continue
             if kind in ("summary_text", "reasoning_text"):
