@@ -560,3 +560,12 @@ class TestNativeParts:
     def test_they_go_to_nobody_else(self, other: dict[str, str]) -> None:
         calls = [call("1", "f", "{}"), call("2", "f", "{}")]
         assert self.sent(**other) == {"role": "assistant", "content": "Wait.", "tool_calls": calls}
+
+
+@pytest.mark.parametrize("value", [7, [7], {"a": 1}], ids=json.dumps)
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "reasoning", "refusal"])
+def test_text_that_is_none_is_an_error(name: str, value: Any) -> None:
+    delta = {name: [{"type": "text", "text": value}] if name == "content" else value}
+    decoder = CHAT.decoder()
+    with pytest.raises(LLMProviderServerError, match="unexpected shape"):
+        decoder.read({"choices": [{"index": 0, "message": delta, "finish_reason": "stop"}]})

@@ -254,7 +254,7 @@ class ChatCompletionsDecoder(StreamDecoder):
             if value and key != "role":
                 reader = _READERS.get(key)
                 if reader:
-                    reader(self, value, delta, events)
+                    reader(self, "" + value if key in _TEXTS else value, delta, events)
                 else:
                     events.append(UnknownEvent(f"delta.{key}", value))
         finish = choice.get("finish_reason")
@@ -272,7 +272,8 @@ class ChatCompletionsDecoder(StreamDecoder):
                 if text:
                     events.append(ReasoningDelta(text))
             elif part.get("text"):
-                events.append(TextDelta(part["text"]))
+                # Adding raises TypeError, which ends the answer, for what is no text.
+                events.append(TextDelta("" + part["text"]))
 
     def _on_reasoning_content(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
         # DeepSeek, Moonshot and z.ai want this field back.
@@ -331,6 +332,7 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "function_call": ChatCompletionsDecoder._on_function_call,
     "extra_content": ChatCompletionsDecoder._on_extra_content,
 }
+_TEXTS: Final = {"reasoning_content", "reasoning", "refusal"}
 
 
 def _joined_details(pieces: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

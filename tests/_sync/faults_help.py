@@ -31,7 +31,7 @@ MODES = pytest.mark.parametrize("mode", ["plain", "stream"])
 TEXTS = ("Hel", "lo, wörld\u2028\x85 \U0001f600!")
 TEXT = "".join(TEXTS)
 CHUNKED = head(200, {"transfer-encoding": "chunked"})
-SHORT = 0.05
+SHORT = 0.03
 """Seconds that a test waits for a time to run out."""
 
 
