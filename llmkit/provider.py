@@ -235,13 +235,21 @@ class HTTPProvider(LLMProvider):
             raise self._unsupported(name)
         return function
 
-    def check_token_limit(self, call: Call) -> None:
-        """Raise LLMProviderTokenLimitError for a prompt over the token limit; a long one takes a while to count."""
+    def check_token_limit(self, call: Call, *, at_once: bool = False) -> bool:
+        """Raise LLMProviderTokenLimitError for a prompt over the token limit; return whether it was checked.
+
+        A long prompt takes a while to count: with `at_once` it is left unchecked where that is more than a few
+        milliseconds, and belongs in a worker thread.
+        """
         limit, model, texts = call.config.token_limit, call.model, _texts(call)
         if _fits_by_length(texts, limit):
-            return
-        from .tokens import MessageTokenCounter
+            return True
+        from .tokens import MessageTokenCounter, counts_at_once, limit_by_length
 
+        if at_once:
+            text = "".join(texts)
+            if limit_by_length(text, limit, model) is None and not counts_at_once(text, model):
+                return False
         counter = self._counters.setdefault(model, MessageTokenCounter(model))
         messages = [{"role": "user", "content": text} for text in texts]
         if not counter.within_limit(messages, limit):
@@ -252,16 +260,7 @@ class HTTPProvider(LLMProvider):
                     f"{limit}; shorten it or raise token_limit"
                 )
             )
-
-    def counts_at_once(self, call: Call) -> bool:
-        """Return whether `check_token_limit` takes a few milliseconds at most; else it belongs in a worker thread."""
-        limit, model, texts = call.config.token_limit, call.model, _texts(call)
-        if _fits_by_length(texts, limit):
-            return True
-        from .tokens import counts_at_once, limit_by_length
-
-        text = "".join(texts)
-        return limit_by_length(text, limit, model) is not None or counts_at_once(text, model)
+        return True
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""

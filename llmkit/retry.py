@@ -14,7 +14,6 @@ from .errors import (
     LLMProviderConnectionError,
     LLMProviderContentFilterError,
     LLMProviderError,
-    LLMProviderOverloadedError,
     LLMProviderQuotaError,
     LLMProviderRateLimitError,
     LLMProviderServerError,
@@ -114,7 +113,7 @@ _NEVER = (
 )
 # 498: Groq's word for being out of capacity.
 _STATUSES = frozenset({408, 409, 429, 498})
-_KINDS = (LLMProviderRateLimitError, LLMProviderServerError, LLMProviderOverloadedError, LLMProviderConnectionError)
+_KINDS = (LLMProviderRateLimitError, LLMProviderServerError, LLMProviderConnectionError)
 
 
 def is_retryable(error: LLMProviderError, read_timeouts: bool = False) -> bool:

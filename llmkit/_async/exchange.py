@@ -57,26 +57,22 @@ class AsyncExchange:
     async def complete(self, call: Call) -> LLMResponse:
         """Return the answer to a call whose body comes whole."""
         await self._prepare(call)
-        retries = self._retries(call)
-        answer = await self._try(lambda: self._complete_once(call, retries), retries)
+        answer = await self._try(call, lambda retries: self._complete_once(call, retries))
         return with_parsed(answer, call.output_format)
 
     async def open(self, call: Call) -> AsyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
         await self._prepare(call)
-        retries = self._retries(call)
-        return await self._try(lambda: self._open_once(call, retries), retries)
+        return await self._try(call, lambda retries: self._open_once(call, retries))
 
     async def resume(self, call: Call, reader: AsyncEventReader, request: WireRequest) -> AsyncEventReader:
         """Return a reader that goes on where another one broke off."""
-        retries = self._retries(call)
-        return await self._try(lambda: self._resume_once(call, reader, request, retries), retries)
+        return await self._try(call, lambda retries: self._resume_once(call, reader, request, retries))
 
     async def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
         """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
         await self._launch(call)
-        retries = self._retries(call)
-        return await self._try(lambda: self._perform_once(call, request, retries, read), retries)
+        return await self._try(call, lambda retries: self._perform_once(call, request, retries, read))
 
     async def aclose(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -90,9 +86,7 @@ class AsyncExchange:
 
     async def _prepare(self, call: Call) -> None:
         """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""
-        if self._provider.counts_at_once(call):
-            self._provider.check_token_limit(call)
-        else:
+        if not self._provider.check_token_limit(call, at_once=True):
             await call_in_thread(self._provider.check_token_limit, call)
         await self._launch(call)
 
@@ -102,13 +96,11 @@ class AsyncExchange:
         if launch:
             self._provider.base_url = await call_in_thread(launch, call.model)
 
-    def _retries(self, call: Call) -> Retries:
+    async def _try(self, call: Call, attempt: Callable[[Retries], Awaitable[Result]]) -> Result:
         deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
-        return Retries(call.config, self._provider.budget, deadline, time.monotonic)
-
-    async def _try(self, attempt: Callable[[], Awaitable[Result]], retries: Retries) -> Result:
+        retries = Retries(call.config, self._provider.budget, deadline, time.monotonic)
         try:
-            return await attempt()
+            return await attempt(retries)
         except LLMProviderError as error:
             if not retries.allows(error):
                 raise
@@ -117,7 +109,7 @@ class AsyncExchange:
 
         # tenacity awaits what it can see to be a coroutine function, which a lambda is not.
         async def again() -> Result:
-            return await attempt()
+            return await attempt(retries)
 
         result: Result = await retrying(retries)(again)
         return result

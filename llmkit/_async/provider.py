@@ -172,8 +172,7 @@ class AsyncProvider(HTTPProvider):
         call = self.make_call(
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
-        if self.counts_at_once(call):
-            self.check_token_limit(call)
+        self.check_token_limit(call, at_once=True)
         return AsyncStream(self._exchange, self, call)
 
     async def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:

@@ -172,8 +172,7 @@ class SyncProvider(HTTPProvider):
         call = self.make_call(
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
-        if self.counts_at_once(call):
-            self.check_token_limit(call)
+        self.check_token_limit(call, at_once=True)
         return SyncStream(self._exchange, self, call)
 
     def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
