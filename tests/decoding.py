@@ -28,7 +28,12 @@ def issuer(wire_format: WireFormat, model: str = "gpt-4o", provider: str = "open
 
 
 def make_request(
-    wire_format: WireFormat, messages: Any = "Hello", *, dialect: Dialect | None = None, **options: Any
+    wire_format: WireFormat,
+    messages: Any = "Hello",
+    *,
+    dialect: Dialect | None = None,
+    provider: str = "openai",
+    **options: Any,
 ) -> WireRequest:
     """Return what a call becomes; `options` are fields of `Call` and settings of `LLMConfig`."""
     names = Call.__dataclass_fields__.keys() & options.keys() - {"api_type"}
@@ -36,7 +41,7 @@ def make_request(
     named["tools"] = parse_tools(named.get("tools"))
     config = LLMConfig(**{"model_name": "gpt-4o", **options})
     call = Call(config=config, api_type=config.api_type, messages=parse_messages(messages), **named)
-    return wire_format.request(call, dialect or Dialect(), issuer(wire_format, call.model))
+    return wire_format.request(call, dialect or Dialect(), issuer(wire_format, call.model, provider))
 
 
 def sse(*events: Any, end: str = "\n\n") -> bytes:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.call import Call
-from llmkit.config import APIType, LLMConfig
+from llmkit.config import APIType
 from llmkit.errors import (
     LLMProviderAuthenticationError,
     LLMProviderConfigurationError,
@@ -27,27 +26,21 @@ from llmkit.errors import (
 from llmkit.events import Event, Finish, NativePart, TextDelta, ToolCallDelta, UnknownEvent, UsageReport
 from llmkit.factory import find_spec
 from llmkit.failures import error_from_body
-from llmkit.messages import Audio, File, Image, Message, RawPart, Text, parse_messages
+from llmkit.messages import Audio, File, Image, Message, RawPart, Text
 from llmkit.response import Issuer, LLMResponse, ResponseBuilder, ToolCall
 from llmkit.sse import ServerSentEventParser
-from llmkit.tools import Tool, parse_tools
+from llmkit.tools import Tool
 from llmkit.wire import StreamDecoder, WireRequest
 from llmkit.wire.generate_content import GenerateContent
+
+from .decoding import make_request
 
 OLD, NEW = "gemini-2.5-flash", "gemini-3.6-flash"
 
 
 def request(messages: Any = "Hello", *, model: str = OLD, **options: Any) -> WireRequest:
-    names = ("instructions", "tool_choice", "parallel_tool_calls", "response_format", "previous_response_id", "stream")
-    named = {name: options.pop(name) for name in names if name in options}
-    call = Call(
-        messages=parse_messages(messages),
-        tools=parse_tools(options.pop("tools", None)),
-        config=LLMConfig(model_name=model, **options),
-        api_type=APIType.CHAT_COMPLETION,
-        **named,
-    )
-    return GenerateContent().request(call, find_spec("gemini").dialect, issuer(model))
+    dialect = find_spec("gemini").dialect
+    return make_request(GenerateContent(), messages, dialect=dialect, provider="gemini", model_name=model, **options)
 
 
 def body(messages: Any = "Hello", **options: Any) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.call import Call
-from llmkit.config import APIType, LLMConfig
+from llmkit.config import APIType
 from llmkit.errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
@@ -24,28 +23,22 @@ from llmkit.errors import (
 )
 from llmkit.events import Event, Finish, NativePart, ReasoningDelta, TextDelta, ToolCallDelta, UnknownEvent, UsageReport
 from llmkit.factory import find_spec
-from llmkit.messages import Audio, File, Image, Message, RawPart, Text, parse_messages
+from llmkit.messages import Audio, File, Image, Message, RawPart, Text
 from llmkit.response import Issuer, LLMResponse, ResponseBuilder, ToolCall
 from llmkit.sse import ServerSentEventParser
-from llmkit.tools import Tool, parse_tools
+from llmkit.tools import Tool
 from llmkit.wire import StreamDecoder, WireRequest
 from llmkit.wire.messages import Messages
+
+from .decoding import make_request
 
 OLD, NEW = "claude-sonnet-4-5", "claude-opus-4-8"
 NEWER = "2026-10-21"
 
 
 def request(messages: Any = "Hello", *, model: str = OLD, **options: Any) -> WireRequest:
-    names = ("instructions", "tool_choice", "parallel_tool_calls", "response_format", "previous_response_id", "stream")
-    named = {name: options.pop(name) for name in names if name in options}
-    call = Call(
-        messages=parse_messages(messages),
-        tools=parse_tools(options.pop("tools", None)),
-        config=LLMConfig(model_name=model, **options),
-        api_type=APIType.CHAT_COMPLETION,
-        **named,
-    )
-    return Messages().request(call, find_spec("anthropic").dialect, issuer(model))
+    dialect = find_spec("anthropic").dialect
+    return make_request(Messages(), messages, dialect=dialect, provider="anthropic", model_name=model, **options)
 
 
 def body(messages: Any = "Hello", **options: Any) -> dict[str, Any]:
