@@ -16,7 +16,7 @@ from llmkit import LLMProviderError
 
 from ..answers import ALL_APIS, AnyApi
 from ..server import PATIENCE, Server, head, raw_reply
-from ._backend import Client, httpx, make_provider_of
+from ._backend import Client, httpx, in_thread, make_provider_of
 
 # A caller's client is httpx's own matter up to the body: one wire format shows that it makes no difference.
 PLACES = [(api, True) for api in ALL_APIS] + [(ALL_APIS[0], False)]
@@ -31,7 +31,7 @@ MODES = pytest.mark.parametrize("mode", ["plain", "stream"])
 TEXTS = ("Hel", "lo, wörld\u2028\x85 \U0001f600!")
 TEXT = "".join(TEXTS)
 CHUNKED = head(200, {"transfer-encoding": "chunked"})
-SHORT = 0.03
+SHORT = 0.1
 """Seconds that a test waits for a time to run out."""
 
 
@@ -107,6 +107,8 @@ async def error_of(
     async with make_client() as client, make_provider(server, api, None if own else client) as provider:
         with pytest.raises(kinds) as caught:
             await ask(provider, mode, texts, **settings)
+        # Else a server that is slow to read could give this reply to the next request.
+        assert await in_thread(server.wait_requests, before + 1)
         assert (await ask(provider, mode)).content == TEXT
     error: LLMProviderError = caught.value
     assert error.provider == provider.spec.name
