@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._async.stream import AsyncStream
     from ._sync.provider import SyncProvider
     from ._sync.stream import SyncStream
+    from .cache import MemoryCache, SQLiteCache
     from .call import CallOptions
     from .config import APIType, LLMConfig, StreamMode
     from .errors import (
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
         get_cached_sync_provider,
         register_provider,
     )
+    from .hooks import CallRecord, Hooks
+    from .limits import Limits
     from .messages import Audio, File, Image, Message, Text
     from .provider import LLMProvider, RequestPreview
     from .response import FinishReason, LLMResponse, ToolCall
@@ -75,11 +78,13 @@ __all__ = [
     "AsyncStream",
     "Audio",
     "CallOptions",
+    "CallRecord",
     "Dialect",
     "Event",
     "File",
     "Finish",
     "FinishReason",
+    "Hooks",
     "Image",
     "LLMConfig",
     "LLMProvider",
@@ -101,6 +106,8 @@ __all__ = [
     "LLMProviderTokenLimitError",
     "LLMProviderUnsupportedOperationError",
     "LLMResponse",
+    "Limits",
+    "MemoryCache",
     "Message",
     "NativePart",
     "ProviderSpec",
@@ -109,6 +116,7 @@ __all__ = [
     "RefusalDelta",
     "RequestPreview",
     "ResponseStart",
+    "SQLiteCache",
     "StreamMode",
     "SyncProvider",
     "SyncStream",
@@ -135,6 +143,7 @@ _MODULES = {
     "_async.stream": "AsyncStream",
     "_sync.provider": "SyncProvider",
     "_sync.stream": "SyncStream",
+    "cache": "MemoryCache SQLiteCache",
     "call": "CallOptions",
     "config": "APIType LLMConfig StreamMode",
     "errors": (
@@ -152,6 +161,8 @@ _MODULES = {
         "clear_provider_cache create_llm_provider create_sync_llm_provider get_cached_provider "
         "get_cached_sync_provider register_provider"
     ),
+    "hooks": "CallRecord Hooks",
+    "limits": "Limits",
     "messages": "Audio File Image Message Text",
     "provider": "LLMProvider RequestPreview",
     "response": "FinishReason LLMResponse ToolCall",

@@ -11,6 +11,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from llmkit import CallRecord, Hooks, Limits
+
 from ._async._backend import make_provider
 from .answers import APIS, Api
 from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
@@ -154,3 +156,17 @@ def test_cancelled_task_of_asyncio_raises_what_asyncio_expects() -> None:
     with Server(default=[GONE]) as server:
         asyncio.run(main(server))
         assert server.wait_gone()
+
+
+async def test_cancelled_wait_for_a_turn_leaves_the_queue(server: Server, api: Api) -> None:
+    server.add(stream_reply([*api.begun("One"), GONE], end=False), json_reply(api.plain("Two")))
+    records: list[CallRecord] = []
+    limits = Limits(concurrency=1)
+    async with make_provider(server, api, limits=limits, hooks=Hooks(after=records.append)) as provider:
+        async with provider.stream("Count"):
+            with anyio.move_on_after(0.05):
+                await provider.execute("Hi")
+            # What was cancelled has an end as well, and nothing was sent for it.
+            assert len(records) == 1 and type(records[0].error) is anyio.get_cancelled_exc_class()
+        assert (await provider.execute("Hi")).content == "Two"
+    assert len(server.requests) == 2

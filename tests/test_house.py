@@ -18,10 +18,10 @@ PROJECT = PACKAGE.parent
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
     "errors events sse chunked network _async._backend",
-    "config codec schema conversation token_tables local _async.connection",
-    "response failures retry checked tokens _async.transport",
+    "config codec schema conversation token_tables local hooks limits cache _async.connection",
+    "response failures retry checked tokens _async.transport _async.turns",
     "messages functions structured",
-    "tools",
+    "tools _async.caching",
     "call",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
 from ..errors import LLMProviderBadRequestError
+from ..hooks import Hooks
 from ..messages import Message
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ToolCall
@@ -19,6 +20,10 @@ from ..wire.operations import Embeddings, ModelInfo
 from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import AsyncExchange
 from .stream import AsyncStream
+
+if TYPE_CHECKING:
+    from ..cache import ResponseCache
+    from ..limits import Limits
 
 __all__ = ["AsyncProvider"]
 
@@ -34,8 +39,9 @@ class AsyncProvider(HTTPProvider):
 
     One provider may be shared by many tasks. `provider_type` is the name of a service (None:
     DEFAULT_LLM_PROVIDER, else openai); `spec` describes one that is not registered. `http_client` is a client of
-    yours to send with: it is not closed, and its own limits and proxies hold. Without the `with` block, connections
-    stay open for reuse until `aclose()`, or until the event loop ends.
+    yours to send with: it is not closed, and its own limits and proxies hold. `hooks` are called around each call,
+    `limits` bound how much is sent at once and in a minute, a `cache` answers what was asked before. Without the `with`
+    block, connections stay open for reuse until `aclose()`, or until the event loop ends.
 
     The keywords of each call override the settings; see `CallOptions`. Each call raises an `LLMProviderError`.
     """
@@ -49,8 +55,12 @@ class AsyncProvider(HTTPProvider):
         base_url: str | None = None,
         http_client: Any = None,
         spec: ProviderSpec | None = None,
+        hooks: Hooks | Iterable[Hooks] | None = None,
+        limits: Limits | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
-        super().__init__(config, api_key, provider_type=provider_type, base_url=base_url, spec=spec)
+        options: dict[str, Any] = {"hooks": hooks, "limits": limits, "cache": cache}
+        super().__init__(config, api_key, provider_type=provider_type, base_url=base_url, spec=spec, **options)
         self._exchange = AsyncExchange(self, http_client)
 
     async def __aenter__(self) -> AsyncProvider:
@@ -188,7 +198,7 @@ class AsyncProvider(HTTPProvider):
 
     async def delete_response(self, response_id: str, **options: Unpack[CallOptions]) -> None:
         """Have the service forget a stored answer."""
-        call = self.make_operation(**options)
+        call = self.make_operation("stored_response", **options)
         await self._exchange.perform(call, self.operation("stored_response")("delete", response_id), dict)
 
     async def wait_for_response(
@@ -212,7 +222,7 @@ class AsyncProvider(HTTPProvider):
         Raises LLMProviderUnsupportedOperationError where the service has no embeddings.
         """
         embed, read = self.operation("embed"), self.operation("read_embeddings")
-        call = self.make_operation(**options)
+        call = self.make_operation("embeddings", **options)
         request = embed(call.model, [texts] if isinstance(texts, str) else texts, dimensions)
         embeddings: Embeddings = await self._exchange.perform(call, request, lambda body: read(body, call.model))
         return embeddings
@@ -223,7 +233,7 @@ class AsyncProvider(HTTPProvider):
         Raises LLMProviderUnsupportedOperationError where the service has no such list.
         """
         list_models, read = self.operation("list_models"), self.operation("read_models")
-        call = self.make_operation(**options)
+        call = self.make_operation("list_models", **options)
         models: list[ModelInfo]
         models, next_page = await self._exchange.perform(call, list_models(""), read)
         while next_page:
@@ -245,7 +255,7 @@ class AsyncProvider(HTTPProvider):
         return tokens
 
     async def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:
-        call = self.make_operation(**{**options, "api_type": APIType.RESPONSES})
+        call = self.make_operation("stored_response", **{**options, "api_type": APIType.RESPONSES})
         request = self.operation("stored_response")(action, response_id)
         return await self._exchange.perform(call, request, lambda body: self.read_answer(call, body))
 
