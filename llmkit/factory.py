@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from .config import LLMConfig, Settings, StreamMode, environment
 from .errors import LLMProviderConfigurationError
@@ -36,7 +36,20 @@ _cache_lock = threading.Lock()
 class ProviderSettings(Settings, total=False):
     """Every setting of `LLMConfig`, as a keyword of a factory."""
 
-    stream_mode: StreamMode | str
+    stream_mode: StreamMode | Literal["disabled", "enabled", "auto"]
+
+
+class FactoryOptions(ProviderSettings, total=False):
+    """Every keyword of a factory."""
+
+    config: LLMConfig | None
+    model_name: str | None
+    api_key: str | None
+    base_url: str | None
+    http_client: Any
+    hooks: Hooks | Iterable[Hooks] | None
+    limits: Limits | None
+    cache: ResponseCache | None
 
 
 def create_llm_provider(
@@ -89,12 +102,12 @@ def create_sync_llm_provider(
     return cast("SyncProvider", _create(SyncProvider, provider_type, config, model_name, settings, api_key, wiring))
 
 
-def get_cached_provider(provider_type: str | None = None, **arguments: Any) -> AsyncProvider:
+def get_cached_provider(provider_type: str | None = None, **arguments: Unpack[FactoryOptions]) -> AsyncProvider:
     """Return the provider that the same arguments made before, or a new one; see `create_llm_provider`."""
     return cast("AsyncProvider", _cached(create_llm_provider, provider_type, arguments))
 
 
-def get_cached_sync_provider(provider_type: str | None = None, **arguments: Any) -> SyncProvider:
+def get_cached_sync_provider(provider_type: str | None = None, **arguments: Unpack[FactoryOptions]) -> SyncProvider:
     """Return the blocking provider that the same arguments made before, or a new one."""
     return cast("SyncProvider", _cached(create_sync_llm_provider, provider_type, arguments))
 
@@ -156,7 +169,7 @@ def _create(
     return kind(config, api_key, provider_type=name, **wiring)
 
 
-def _cached(create: Callable[..., Any], provider_type: str | None, arguments: dict[str, Any]) -> Any:
+def _cached(create: Callable[..., Any], provider_type: str | None, arguments: FactoryOptions) -> Any:
     # Settings such as extra_headers are dicts, which have no hash: their repr stands for them.
     key = (create.__name__, provider_type, *((name, repr(value)) for name, value in sorted(arguments.items())))
     with _cache_lock:

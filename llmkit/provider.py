@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
 from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call
 from .codec import encode_json
-from .config import APIType, LLMConfig, StreamMode, environment
+from .config import APIType, ConfigSettings, LLMConfig, StreamMode, environment
 from .errors import (
     LLMProviderBadRequestError,
     LLMProviderConfigurationError,
@@ -76,7 +76,7 @@ class LLMProvider:
         """The settings in force."""
         return self._config
 
-    def update_config(self, **settings: Any) -> None:
+    def update_config(self, **settings: Unpack[ConfigSettings]) -> None:
         """Change settings of the provider; calls that are under way keep theirs.
 
         Raises LLMProviderConfigurationError for a wrong name or value; nothing is changed then.
