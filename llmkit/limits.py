@@ -6,6 +6,7 @@ The order is that of arrival. A call that waits holds a `Ticket`; who drives it 
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
@@ -73,10 +74,11 @@ class Ticket:
     A ticket that is forgotten releases itself, so that no lost stream holds a place.
     """
 
-    __slots__ = ("_begun", "_queue", "signal", "tokens")
+    __slots__ = ("_begun", "_process", "_queue", "signal", "tokens")
 
     def __init__(self, queue: CallQueue, tokens: int) -> None:
         self._queue = queue
+        self._process = queue.process
         self._begun = False
         self.tokens = tokens
         self.signal: Any = None
@@ -89,7 +91,7 @@ class Ticket:
     def release(self) -> None:
         """Give the place to the next. Safe to call twice."""
         begun, self._begun = self._begun, False
-        if begun:
+        if begun and self._process == self._queue.process:
             self._queue.give_back(places=1)
 
     def settle(self, used_tokens: int | None) -> None:
@@ -109,6 +111,7 @@ class CallQueue:
     """
 
     def __init__(self, limits: Limits) -> None:
+        self.process = os.getpid()
         self._limits = limits
         self._waiting: deque[Ticket] = deque()
         self._under_way = 0
@@ -124,6 +127,9 @@ class CallQueue:
 
     def join(self, tokens: int) -> Ticket:
         """Return a place at the end of the queue; raises LLMProviderRateLimitError where the queue is full."""
+        if self.process != os.getpid():
+            # A forked child: the calls that hold places, or the lock, are its parent's.
+            self.__init__(self._limits)  # type: ignore[misc]
         with self._lock:
             if len(self._waiting) >= self._limits.max_waiting:
                 error = LLMProviderRateLimitError(

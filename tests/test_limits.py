@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -202,6 +203,20 @@ def test_threads_share_a_queue() -> None:
     for thread in threads:
         thread.join()
     assert 1 <= most <= 5 and begun(queue)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_begins_with_free_places() -> None:
+    queue = CallQueue(Limits(concurrency=1))
+    held = begun(queue)
+    child = os.fork()
+    if child == 0:
+        mine = queue.join(0)
+        free = queue.wait(mine, 0) == 0
+        held.release()
+        os._exit(0 if free and queue.wait(queue.join(0), 0) is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert queue.wait(queue.join(0), 0) is None
 
 
 @pytest.mark.parametrize(
