@@ -13,8 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._async.fallback import AsyncFallbackProvider
     from ._async.provider import AsyncProvider
     from ._async.stream import AsyncStream
+    from ._sync.fallback import SyncFallbackProvider
     from ._sync.provider import SyncProvider
     from ._sync.stream import SyncStream
     from .cache import MemoryCache, SQLiteCache
@@ -74,6 +76,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIType",
+    "AsyncFallbackProvider",
     "AsyncProvider",
     "AsyncStream",
     "Audio",
@@ -118,6 +121,7 @@ __all__ = [
     "ResponseStart",
     "SQLiteCache",
     "StreamMode",
+    "SyncFallbackProvider",
     "SyncProvider",
     "SyncStream",
     "Text",
@@ -139,8 +143,10 @@ __all__ = [
 
 # Module → the names that it gives to the package; a test compares them with the imports above.
 _MODULES = {
+    "_async.fallback": "AsyncFallbackProvider",
     "_async.provider": "AsyncProvider",
     "_async.stream": "AsyncStream",
+    "_sync.fallback": "SyncFallbackProvider",
     "_sync.provider": "SyncProvider",
     "_sync.stream": "SyncStream",
     "cache": "MemoryCache SQLiteCache",

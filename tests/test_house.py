@@ -19,7 +19,7 @@ PROJECT = PACKAGE.parent
 TIERS = (
     "errors events sse chunked network _async._backend",
     "config codec schema conversation token_tables local hooks limits cache _async.connection",
-    "response failures retry checked tokens _async.transport _async.turns",
+    "response failures retry fallback checked tokens _async.transport _async.turns",
     "messages functions structured prices",
     "tools _async.caching telemetry",
     "call",
@@ -31,13 +31,14 @@ TIERS = (
     "_async.exchange",
     "_async.stream",
     "_async.provider",
+    "_async.fallback",
     "factory",
     "demo",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured")
+PURE += ("schema", "checked", "functions", "structured", "fallback")
 
 
 def name_of(path: Path) -> str:
