@@ -102,6 +102,8 @@ class Retries:
         if wait > self._config.max_retry_wait or self._is_too_late(wait) or not self._budget.take():
             return False
         self.wait = wait
+        # It would keep the frames of the caller, and with them an iterator that a `break` should let go of.
+        error.__traceback__ = None
         kind = type(error).__name__
         attempt = Attempt(number=number, error=kind, status_code=error.status_code, wait=round(wait, 3))
         self.attempts.append(attempt)

@@ -220,6 +220,8 @@ class SyncFallbackProvider(SyncBaseProvider):
             if following is None:
                 error.fallbacks = (*fallbacks, *error.fallbacks)
                 raise error
+            # It would keep the frames of the caller, and with them an iterator that a `break` should let go of.
+            error.__traceback__ = None
             fallbacks[position:position] = [*error.fallbacks, member.fallback(error)]
             logger.warning("%s failed with %s; %s is asked", member.name, _told(error), following[0].name)
             member, permit = following
