@@ -1,4 +1,4 @@
-"""Which errors move on, and whom the circuit breaker leaves out, on a clock that stands still."""
+"""Which errors move on, and whom the circuit breaker leaves out, on a clock that stands still; nothing is sent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llmkit import (
+    AsyncFallbackProvider,
+    LLMProvider,
     LLMProviderAuthenticationError,
     LLMProviderBadRequestError,
     LLMProviderConfigurationError,
@@ -27,8 +29,13 @@ from llmkit import (
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
     LLMResponse,
+    SyncFallbackProvider,
+    create_llm_provider,
+    create_sync_llm_provider,
 )
 from llmkit.fallback import MOVE_ON, CircuitBreaker, Permit, is_alive, move_on_rule
+
+KEY = "sk-test-0123456789"
 
 
 class TestErrors:
@@ -200,6 +207,69 @@ class TestCircuitBreaker:
     def test_wrong_settings_are_refused(self, settings: Any, told: str) -> None:
         with pytest.raises(LLMProviderConfigurationError, match=told):
             CircuitBreaker(*settings)
+
+
+WORLDS = pytest.mark.parametrize(
+    ("kind", "create", "create_other"),
+    [
+        (AsyncFallbackProvider, create_llm_provider, create_sync_llm_provider),
+        (SyncFallbackProvider, create_sync_llm_provider, create_llm_provider),
+    ],
+    ids=["async", "sync"],
+)
+
+
+@WORLDS
+class TestProvider:
+    def pair(self, kind: Any, create: Any) -> Any:
+        claude = create("anthropic", model_name="claude-sonnet-4-5", api_key=KEY, temperature=0.5)
+        return kind([create("openai", model_name="gpt-4o", api_key=KEY), claude])
+
+    def test_it_needs_providers_of_its_world(self, kind: Any, create: Any, create_other: Any) -> None:
+        for wrong, told in (
+            ([], r"providers is \[\]; it must be a list"),
+            (create("openai", model_name="gpt-4o", api_key=KEY), "providers is <.*Provider openai gpt-4o>; it must"),
+            ([create_other("openai", model_name="gpt-4o", api_key=KEY)], "providers has a (Sync|Async)Provider"),
+            (["openai"], "providers has a str"),
+        ):
+            with pytest.raises(LLMProviderConfigurationError, match=told):
+                kind(wrong)
+
+    def test_it_speaks_for_the_first(self, kind: Any, create: Any, create_other: Any) -> None:
+        provider = self.pair(kind, create)
+        assert isinstance(provider, LLMProvider)
+        assert repr(provider) == f"<{kind.__name__} openai gpt-4o, anthropic claude-sonnet-4-5>"
+        assert provider.config is provider.providers[0].config
+        info = provider.get_model_info()
+        assert (info["provider_type"], info["model_name"]) == ("fallback", "gpt-4o")
+        assert [each["provider_type"] for each in info["providers"]] == ["openai", "anthropic"]
+        assert provider.estimate_tokens("Hello!") == provider.providers[0].estimate_tokens("Hello!")
+        assert provider.validate_token_limit("Hello!", 10)
+        assert not provider.validate_token_limit("Hello!", provider.config.token_limit)
+        assert provider.build_request("Hi").body["model"] == "gpt-4o"
+
+    def test_settings_are_changed_in_all_or_in_none(self, kind: Any, create: Any, create_other: Any) -> None:
+        provider = self.pair(kind, create)
+        provider.update_config(max_tokens=7)
+        assert [each.config.max_tokens for each in provider.providers] == [7, 7]
+        assert [each.config.temperature for each in provider.providers] == [0.7, 0.5]
+        with pytest.raises(LLMProviderConfigurationError, match="temperature is 9"):
+            provider.update_config(max_tokens=8, temperature=9)
+        assert [each.config.max_tokens for each in provider.providers] == [7, 7]
+
+    @pytest.mark.parametrize("name", ["model_name", "extra_headers", "extra_params", "extra_query", "api_version"])
+    def test_what_belongs_to_one_service_is_refused(self, kind: Any, create: Any, create_other: Any, name: str) -> None:
+        provider = self.pair(kind, create)
+        for call in (provider.update_config, lambda **settings: provider.stream("Hi", **settings)):
+            with pytest.raises(LLMProviderConfigurationError, match=f"{name} belongs to one provider"):
+                call(**{name: {}})
+
+    @pytest.mark.parametrize("operation", ["embed", "list_models", "count_tokens", "retrieve_response"])
+    def test_what_is_no_answer_to_a_prompt_is_not_passed_on(
+        self, kind: Any, create: Any, create_other: Any, operation: str
+    ) -> None:
+        with pytest.raises(LLMProviderUnsupportedOperationError, match=f"{operation} is not passed on: .* `providers`"):
+            getattr(self.pair(kind, create), operation)("a text")
 
 
 class AnyOrder(RuleBasedStateMachine):

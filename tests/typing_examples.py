@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from llmkit import (
     APIType,
+    AsyncFallbackProvider,
     AsyncProvider,
     AsyncStream,
     CallRecord,
@@ -17,6 +18,7 @@ from llmkit import (
     Limits,
     LLMConfig,
     LLMProvider,
+    LLMProviderServerError,
     LLMResponse,
     MemoryCache,
     ProviderSpec,
@@ -123,6 +125,17 @@ async def asynchronous() -> None:
             print(each["name"])
         assert_type(await provider.run_tools("An umbrella?", tools=[weather, clock]), LLMResponse)
     assert_type(get_cached_provider("openai", model_name="gpt-4o"), AsyncProvider)
+
+
+async def fallback() -> None:
+    providers = [create_llm_provider("openai", model_name="gpt-4o"), create_llm_provider("anthropic")]
+    async with AsyncFallbackProvider(providers, move_on=(LLMProviderServerError,), max_failures=3) as provider:
+        assert_type(provider, AsyncFallbackProvider)
+        assert_type(await provider.execute("Hello", deadline=60), LLMResponse)
+        assert_type(await provider.execute("Hello", stream_mode="enabled"), AsyncStream)
+        assert_type(provider.stream("Hello"), AsyncStream)
+        assert_type(await provider.run_tools("An umbrella?", tools=[weather, clock]), LLMResponse)
+    AsyncFallbackProvider([provider, CustomProvider(provider.config)], move_on=lambda error: error.status_code == 503)
 
 
 class CustomProvider(LLMProvider):

@@ -6,23 +6,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, Unpack, cast
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
-from ..errors import (
-    LLMProviderConfigurationError,
-    LLMProviderError,
-    LLMProviderUnsupportedOperationError,
-)
+from ..errors import LLMProviderConfigurationError, LLMProviderError, LLMProviderUnsupportedOperationError
 from ..fallback import MOVE_ON, CircuitBreaker, Fallback, MoveOn, Permit, ProviderState, is_alive, move_on_rule
-from ..provider import HTTPProvider, LLMProvider
+from ..provider import HTTPProvider, LLMProvider, RequestPreview
 from ..response import LLMResponse
 from ._backend import shield
 from .provider import AsyncBaseProvider, AsyncProvider, Prompt
 from .reader import AsyncEventReader
 from .stream import AsyncStream
+
+if TYPE_CHECKING:
+    from ..tokens import TokenCount
 
 __all__ = ["AsyncFallbackProvider"]
 
@@ -30,6 +29,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 # What only one service or model understands, or must see.
 OF_ONE_PROVIDER = ("model_name", "api_version", "extra_params", "extra_headers", "extra_query")
+# Passed on where the caller gave them: a provider of the user's own may not know them.
 ABSENT = ("system_prompt", "instructions", "previous_response_id")
 OPERATIONS = {APIType.CHAT_COMPLETION: "execute_chat_completion", APIType.RESPONSES: "execute_responses_api"}
 
@@ -52,9 +52,10 @@ class AsyncFallbackProvider(AsyncBaseProvider):
 
     `providers` may be of any kind, subclasses of LLMProvider of your own and the same service twice included.
     `move_on` says after which errors the next one is asked: exception classes, by default `llmkit.fallback.MOVE_ON`,
-    or a function of the error. That a provider gave up comes after its own retries, so give it few. Read timeouts are
+    or a function of the error. A provider's own retries come first, so give it few (`max_retries`). Read timeouts are
     among the errors, although the first service may still be at work, and charge. A stream moves on until its first
-    output, and no further: nothing is handed out twice.
+    output, and no further: nothing is handed out twice. Each move is logged as a warning, and is an entry of
+    `metadata["fallbacks"]`; see `llmkit.fallback.Fallback`.
 
     A provider that failed `max_failures` times in a row (None: no matter how often) is skipped for `cool_down`
     seconds, or as long as it asked for; then one call tries it, and where that fails, the time doubles, up to
@@ -116,7 +117,7 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         infos = [provider.get_model_info() for provider in self.providers]
         return {**infos[0], "provider_type": self.provider_type, "providers": infos}
 
-    def estimate_tokens(self, text: str) -> Any:
+    def estimate_tokens(self, text: str) -> TokenCount:
         """Return how many tokens a text has for the first provider's model."""
         return self.providers[0].estimate_tokens(text)
 
@@ -124,9 +125,11 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         """Return whether a prompt and its answer fit the token limit of the first provider."""
         return self.providers[0].validate_token_limit(prompt, max_tokens)
 
-    def build_request(self, prompt: Any, **options: Any) -> Any:
+    def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what the first provider would send; nothing is sent."""
-        return cast("Any", self.providers[0]).build_request(prompt, **options)
+        first: Any = self.providers[0]
+        preview: RequestPreview = first.build_request(prompt, **options)
+        return preview
 
     @property
     def states(self) -> list[ProviderState]:
@@ -324,9 +327,9 @@ async def _opened(prompt: Prompt, provider: Any, options: dict[str, Any]) -> Asy
 
 
 def _checked(providers: Sequence[LLMProvider]) -> tuple[LLMProvider, ...]:
-    checked = tuple(providers)
+    checked = tuple(providers) if isinstance(providers, Iterable) else ()
     if not checked:
-        raise LLMProviderConfigurationError("providers is empty; it must have at least one provider")
+        raise LLMProviderConfigurationError(f"providers is {providers!r}; it must be a list of at least one provider")
     for provider in checked:
         of_other_world = isinstance(provider, HTTPProvider) and not isinstance(provider, AsyncProvider)
         if of_other_world or not isinstance(provider, LLMProvider):

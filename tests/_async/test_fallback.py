@@ -200,6 +200,8 @@ async def test_a_wrong_request_is_told_at_once(server: Server, other: Server, ap
             await provider.execute("a long prompt " * 100, token_limit=5)
         with pytest.raises(LLMProviderConfigurationError, match="temperature is 9"):
             await ask(provider, mode, temperature=9)
+        with pytest.raises(LLMProviderConfigurationError, match="extra_headers belongs to one provider"):
+            await ask(provider, mode, extra_headers={"authorization": "Bearer of the first"})
     assert other.requests == []
 
 

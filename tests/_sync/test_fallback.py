@@ -200,6 +200,8 @@ def test_a_wrong_request_is_told_at_once(server: Server, other: Server, api: Api
             provider.execute("a long prompt " * 100, token_limit=5)
         with pytest.raises(LLMProviderConfigurationError, match="temperature is 9"):
             ask(provider, mode, temperature=9)
+        with pytest.raises(LLMProviderConfigurationError, match="extra_headers belongs to one provider"):
+            ask(provider, mode, extra_headers={"authorization": "Bearer of the first"})
     assert other.requests == []
 
 
