@@ -142,7 +142,7 @@ class SyncFallbackProvider(SyncBaseProvider):
                     model=member.provider.config.model_name,
                     state=member.breaker.state(now),
                     failures=member.breaker.failures,
-                    wait=max(0.0, (member.breaker.until or now) - now),
+                    wait=round(max(0.0, (member.breaker.until or now) - now), 3),
                 )
                 for member in self._members
             ]

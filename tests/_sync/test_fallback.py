@@ -427,6 +427,20 @@ def test_a_stream_is_read_as_any_other(server: Server, other: Server, api: Api) 
         assert (provider.execute("Which?", stream_mode="auto")).content == '{"name": "Oslo"}'
 
 
+def test_text_is_handed_out_as_it_arrives(server: Server, other: Server, api: Api) -> None:
+    gate = other.gate()
+    rest = api.stream("One", " two")[len(api.begun("One")) :]
+    server.add(DOWN)
+    other.add(stream_reply([*api.begun("One"), gate, *rest]))
+    with make_fallback(server, other, api=api) as provider:
+        texts = []
+        for text in provider.stream("Count"):
+            texts.append(text)
+            # The server sends the rest only now, to the stream that took over.
+            gate.set()
+    assert texts == ["One", " two"]
+
+
 @pytest.mark.parametrize("leave", ["break", "block", "close", "garbage"])
 def test_leaving_a_stream_releases_the_connection(server: Server, other: Server, api: Api, leave: str) -> None:
     server.add(DOWN)
