@@ -50,6 +50,9 @@ MOVE_ON: Final[tuple[type[LLMProviderError], ...]] = (
 network may be better. A bad request, a prompt that is too long, a blocked one, a wrong setting and an answer of the
 wrong type are the caller's to know at once."""
 
+# What llmkit itself held back, by the code of its error: it says nothing of the service.
+_HELD_BACK: Final = frozenset({"PoolTimeout", "queue_full"})
+
 MoveOn = Iterable[type[LLMProviderError]] | Callable[[LLMProviderError], bool]
 
 
@@ -98,6 +101,8 @@ def is_alive(error: LLMProviderError) -> bool | None:
 
     Whoever finds fault with a request is at work. An error of the settings was raised before anything was sent.
     """
+    if error.code in _HELD_BACK:
+        return None
     if isinstance(error, _FAILURES):
         return False
     return True if error.status_code is not None or error.partial is not None else None

@@ -75,6 +75,11 @@ class TestErrors:
         error.partial = LLMResponse("text")
         assert is_alive(error) is True
 
+    def test_what_was_never_sent_says_nothing_of_the_service(self) -> None:
+        assert is_alive(LLMProviderRateLimitError("No", code="queue_full")) is None
+        assert is_alive(LLMProviderTimeoutError("No", code="PoolTimeout")) is None
+        assert is_alive(LLMProviderTimeoutError("No", code="ConnectTimeout")) is False
+
     def test_a_stored_answer_may_be_at_another_service(self) -> None:
         error = LLMProviderBadRequestError("Not found", status_code=400, parameter="previous_response_id")
         assert move_on_rule(())(error) is True
