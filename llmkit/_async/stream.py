@@ -129,22 +129,25 @@ class AsyncStream:
     async def _end(self) -> None:
         """Note the end of the call, once, and put a whole answer in the cache."""
         reader = self._reader
-        if reader and reader.record.duration is None:
-            self._note_end(reader)
-            if reader.keep and reader.decoder.finished:
-                await reader.keep.store(self._built(), self._call.output_format)
+        if reader and self._note_end(reader) and reader.keep and reader.decoder.finished:
+            await reader.keep.store(self._built(), self._call.output_format)
 
-    def _note_end(self, reader: AsyncEventReader) -> None:
+    def _note_end(self, reader: AsyncEventReader) -> bool:
+        """Note the end of the call; return False where that was done before."""
         record = reader.record
+        if record.duration is not None:
+            return False
         if reader.ticket:
             reader.ticket.settle(self._builder.total_tokens)
         record.end(time.monotonic(), self._built() if record.hooks else None)
+        return True
 
     def _abandon(self) -> None:
         """Release the connection of a stream that nobody reads any more."""
         reader = self._reader
-        if reader and not reader.closed:
-            close_soon(reader.aclose)
+        if reader:
+            if not reader.closed:
+                close_soon(reader.aclose)
             self._note_end(reader)
 
     async def _resume(self, reader: AsyncEventReader, error: LLMProviderError) -> bool:

@@ -120,6 +120,16 @@ def test_a_stream_that_nobody_reads_to_its_end(server: Server, api: Api, way: st
     assert (record.response.content, record.response.finish_reason) == ("Hel", None)
 
 
+def test_a_break_from_an_answer_that_is_there_already_is_an_end(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("Hel", "lo!")))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        for _ in provider.stream("Hi"):
+            break
+        gc.collect()
+    assert watcher.told[-1] == "after" and watcher.told.count("after") == 1
+
+
 def test_other_operations(server: Server, api: Api) -> None:
     server.add(
         json_reply({"data": [{"id": "m"}]}), json_reply({"data": [{"embedding": [1.0]}]}), json_reply({"object": "x"})
