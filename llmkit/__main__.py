@@ -1,0 +1,7 @@
+"""`python -m llmkit`: the command, under whatever name the package has."""
+
+from __future__ import annotations
+
+from .cli import run
+
+run()
