@@ -17,10 +17,11 @@ __all__ = ["read_bytes", "read_part", "read_standard_input", "text_of", "user_me
 _KINDS: tuple[tuple[bytes, bytes, Callable[[bytes, str], Part]], ...] = (
     (b"\x89PNG\r\n\x1a\n", b"", lambda data, name: Image(data, "image/png")),
     (b"\xff\xd8\xff", b"", lambda data, name: Image(data, "image/jpeg")),
-    (b"GIF8", b"", lambda data, name: Image(data, "image/gif")),
+    (b"GIF87a", b"", lambda data, name: Image(data, "image/gif")),
+    (b"GIF89a", b"", lambda data, name: Image(data, "image/gif")),
     (b"RIFF", b"WEBP", lambda data, name: Image(data, "image/webp")),
     (b"RIFF", b"WAVE", lambda data, name: Audio(data, "wav")),
-    (b"ID3", b"", lambda data, name: Audio(data, "mp3")),
+    *((beginning, b"", lambda data, name: Audio(data, "mp3")) for beginning in (b"ID3\3", b"ID3\4", b"\xff\xfb")),
     (b"%PDF-", b"", lambda data, name: File(data, name if name.endswith(".pdf") else "document.pdf")),
 )
 
@@ -47,7 +48,7 @@ def read_part(data: bytes, name: str) -> Part:
     Raises LLMProviderConfigurationError for anything else.
     """
     for beginning, eighth, make in _KINDS:
-        if data.startswith(beginning) and data.startswith(eighth, 8):
+        if data.startswith(beginning) and data[8:].startswith(eighth):
             return make(data, Path(name).name)
     return Text(text_of(data, name))
 

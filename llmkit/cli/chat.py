@@ -77,7 +77,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from .conversation import converse
 
             return converse(provider, str(choice), options, arguments)
-        message = user_message(" ".join(arguments.prompt), arguments.file, read_standard_input())
+        piped = b"" if "-" in arguments.file else read_standard_input()
+        message = user_message(" ".join(arguments.prompt), arguments.file, piped)
         if message is None:
             raise LLMProviderConfigurationError("there is no prompt: give one as an argument or on standard input")
         return _answer(provider, choice, [message], options, arguments)

@@ -99,7 +99,11 @@ class _Conversation:
         print_usage(self._answers, self._seconds, self._name)
 
     def _file(self, rest: str) -> None:
-        paths = shlex.split(rest)
+        try:
+            paths = shlex.split(rest)
+        except ValueError as error:
+            note(f"the paths cannot be told apart: {error}")
+            return
         for path in paths:
             read_part(read_bytes(path), path)
         self._files = [*self._files, *paths]

@@ -65,19 +65,15 @@ def _providers(arguments: argparse.Namespace) -> int:
         print(json.dumps(services))
         return 0
     rows = [
-        (each["name"], _key(each), ", ".join(each["formats"]), each["address"])
+        (each["name"], " or ".join(each["key_variables"]), _is_set(each), ", ".join(each["formats"]), each["address"])
         for each in sorted(services, key=lambda each: not each["key_set"])
     ]
-    print_table(("PROVIDER", "KEY", "FORMATS", "ADDRESS"), rows)
+    print_table(("PROVIDER", "KEY", "IS SET", "FORMATS", "ADDRESS"), rows)
     return 0
 
 
-def _key(service: dict[str, Any]) -> str:
-    if service["key_set"]:
-        return f"{service['key_set']} is set"
-    if service["key_optional"]:
-        return "not needed"
-    return f"{' or '.join(service['key_variables'])} is not set"
+def _is_set(service: dict[str, Any]) -> str:
+    return "yes" if service["key_set"] else "not needed" if service["key_optional"] else "no"
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -100,9 +100,8 @@ def _counted(text: str, model: str, encoding: str | None, name: str, progress: P
 
 
 def _kind(row: dict[str, Any]) -> str:
-    if row["exact"]:
-        return f"exact, {row['encoding']}"
-    return f"by {row['encoding']}, which may not be the model's" if row["encoding"] else "estimate"
+    kind = "exact" if row["exact"] else "estimate"
+    return f"{kind}, by {row['encoding']}" if row["encoding"] else kind
 
 
 def _install(arguments: argparse.Namespace) -> int:
