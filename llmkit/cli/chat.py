@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any, get_args
 
-from ..choice import Choice, choose
+from ..choice import Choice, choose, is_installed
 from ..config import APIType, ReasoningEffort, Settings
 from ..errors import LLMProviderConfigurationError
 from .answers import print_json, print_parsed, print_stream, print_text, print_usage, status_of
@@ -128,8 +128,6 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _schema(argument: str) -> Any:
-    import importlib.util
-
     from ..structured import schema_format
 
     text = argument if argument.lstrip().startswith("{") else text_of(read_bytes(argument), argument)
@@ -137,6 +135,6 @@ def _schema(argument: str) -> Any:
         schema = json.loads(text)
     except ValueError as error:
         raise LLMProviderConfigurationError(f"the schema is no JSON: {error}") from None
-    if importlib.util.find_spec("jsonschema") is None:
+    if not is_installed("jsonschema"):
         note("the answer is not checked against the schema: jsonschema is not installed")
     return schema_format(schema)

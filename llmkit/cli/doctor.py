@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from .. import __version__
-from ..choice import Choice, choose, key_variable, local_is_installed
+from ..choice import Choice, choose, is_installed, key_variable, local_is_installed
 from ..errors import LLMProviderConfigurationError, LLMProviderError
 from ..network import certificate_directory, environment_proxy
 from ..services import find_spec, provider_names
@@ -102,14 +101,12 @@ def _version(module: str) -> str | None:
     """Return the version of a module's distribution, "?" where it has none (it was copied), None without the module."""
     from importlib import metadata
 
-    try:
-        if importlib.util.find_spec(module) is None:
-            return None
-        return metadata.version(DISTRIBUTIONS.get(module, module))
-    except (metadata.PackageNotFoundError, ValueError):
-        return "?"
-    except ImportError:
+    if not is_installed(module):
         return None
+    try:
+        return metadata.version(DISTRIBUTIONS.get(module, module))
+    except metadata.PackageNotFoundError:
+        return "?"
 
 
 def _certificates() -> Check:
@@ -126,7 +123,7 @@ def _dotenv() -> Check:
     path = Path(".env").absolute()
     if not path.exists():
         return Check(".env", FINE, "there is none in this directory")
-    if importlib.util.find_spec("dotenv") is None:
+    if not is_installed("dotenv"):
         return Check(".env", NOTICE, f"{path} is not read: pip install python-dotenv")
     return Check(".env", FINE, f"{path} is read")
 

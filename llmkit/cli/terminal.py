@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
 __all__ = ["Progress", "dim", "is_terminal", "note", "print_table", "printable", "waiting"]
 
+# All but line breaks and tabs: among them is what begins a command to a terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
@@ -101,7 +102,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def waiting(text: str) -> Any:
+def waiting(text: str) -> Iterator[Callable[[], None]]:
     """Show on standard error that something is awaited, until what is yielded is called, or the block ends."""
     rich = _rich() if _moves(sys.stderr) else None
     if rich is None:
