@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return NO_READER
     except KeyboardInterrupt:
-        _discard_unwritten()
+        _discard_output()
         return INTERRUPTED
     except OSError as error:
         # One without a file is that of our own output: connections have errors of their own.
@@ -109,7 +109,7 @@ def _exit_code(error: LLMProviderError) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still unwritten nowhere, so that the interpreter's exit does not fail with it, too."""
+    """Write what is unwritten, or else send it nowhere, so that the interpreter's exit does not fail with it, too."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         if stream:
@@ -118,11 +118,3 @@ def _discard_output() -> None:
             except (OSError, ValueError):
                 os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-def _discard_unwritten() -> None:
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except (OSError, ValueError):
-        _discard_output()
