@@ -189,6 +189,12 @@ def test_usage_is_told_on_standard_error(server: Server, run: Run) -> None:
     assert re.fullmatch(told, err)
 
 
+def test_the_price_list_tells_the_cost_where_the_service_does_not(server: Server, run: Run) -> None:
+    pytest.importorskip("genai_prices")
+    server.default = stream_reply(API.stream("Hello"))
+    assert re.search(r" s, \$0\.0\d+\n$", run("chat", "--usage", "-m", "gpt-4o", "Hi")[2])
+
+
 def test_reasoning_is_shown_on_request(server: Server, run: Run) -> None:
     server.default = stream_reply([API._chunk({"reasoning_content": "Hm."}), *API.stream("Hello")])
     assert run("chat", "Hi") == (0, "Hello\n", "")

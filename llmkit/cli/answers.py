@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import LLMProviderConfigurationError
 from ..events import ReasoningDelta, TextDelta
+from ..prices import cost
 from ..response import LLMResponse
 from .terminal import dim, is_terminal, note, printable, waiting
 
@@ -117,8 +119,20 @@ def print_usage(responses: Sequence[LLMResponse], seconds: float, name: str) -> 
         told.append(f"{read:,} tokens in" + (f" ({cached:,} cached)" if cached else ""))
         told.append(f"{written:,} out" + (f" ({reasoned:,} reasoning)" if reasoned else ""))
     told.append(f"{seconds:.1f} s")
-    # OpenRouter and the gateways after it tell the price, in US dollars.
-    costs = [cost for u in usages if isinstance(cost := u.raw.get("cost"), (int, float))]
-    if costs:
+    costs = [known for response in responses if (known := _cost(response)) is not None]
+    if costs and len(costs) == len(responses):
         told.append(f"${sum(costs):.6f}".rstrip("0").rstrip("."))
     note(", ".join(told))
+
+
+def _cost(response: LLMResponse) -> float | None:
+    """Return what an answer cost, in US dollars, by what the service says, else by the price list; None: not known."""
+    # OpenRouter and the gateways after it tell it.
+    told = response.usage.raw.get("cost") if response.usage else None
+    if isinstance(told, (int, float)):
+        return told
+    try:
+        listed = cost(response)
+    except LLMProviderConfigurationError:
+        return None
+    return None if listed is None else float(listed)

@@ -32,9 +32,10 @@ USEFUL = {
     "dotenv": "reading .env",
     "rich": "progress bars",
     "jsonschema": "checking answers to --schema",
+    "genai_prices": "the cost of answers",
     "trio": "trio",
 }
-DISTRIBUTIONS = {"dotenv": "python-dotenv"}
+DISTRIBUTIONS = {"dotenv": "python-dotenv", "genai_prices": "genai-prices"}
 SECONDS_TO_ANSWER = 10.0
 
 
