@@ -181,6 +181,18 @@ def own_service() -> Any:
     return lm.get_cached_sync_provider("acme", model_name="m").execute("Hi").content
 
 
+def limited_and_cached() -> Any:
+    with provider(limits=lm.Limits(concurrency=1, tokens_per_minute=100_000), cache=lm.MemoryCache()) as each:
+        return [each.execute("Hi").metadata["cached"] for _ in range(2)]
+
+
+def watched() -> Any:
+    seen: list[Any] = []
+    with provider(hooks=lm.Hooks(after=seen.append)) as each:
+        each.execute("Hi")
+    return [record.operation for record in seen]
+
+
 def command(*arguments: str) -> Any:
     main = importlib.import_module(f"{PACKAGE}.cli").main
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
@@ -188,7 +200,7 @@ def command(*arguments: str) -> Any:
 
 
 def command_chat() -> Any:
-    return command("chat", "Hi")
+    return command("chat", "--usage", "Hi")
 
 
 def command_schema() -> Any:
@@ -211,7 +223,7 @@ def stayed_out() -> Any:
 ALONE = (
     retried, retried_under_asyncio, given_up, tool_calls, run_tools, typed_answer, dict_answer, schema_answer,
     growing_objects, embeddings, models, counted_by_the_service, tokens, stored_answer, parts_of_messages,
-    pickled_error, dotenv_file, own_service, command_chat, command_schema, command_others,
+    pickled_error, dotenv_file, own_service, limited_and_cached, watched, command_chat, command_schema, command_others,
     whole_response, stayed_out,
 )  # fmt: skip
 WORLDS = (blocking, under_asyncio, under_trio)

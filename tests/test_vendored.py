@@ -49,6 +49,8 @@ EVERYTHING: dict[str, Any] = {
     "pickled_error": [True, "openai: the service answered 400 bad: no"],
     "dotenv_file": "<SyncProvider groq m>",
     "own_service": "Hello!",
+    "limited_and_cached": [False, True],
+    "watched": ["chat"],
     "command_chat": [0, "Hello!\n"],
     "command_schema": [0, CITY + "\n"],
     "command_others": [0, 0, 0, 0],
@@ -73,7 +75,10 @@ LESS: list[tuple[list[str], dict[str, Any]]] = [
     (TOKENS, {}),
     (["dotenv"], WITHOUT_DOTENV),
     (PYDANTIC, WITHOUT_PYDANTIC),
-    ([*PYDANTIC, *TOKENS, "tenacity", "dotenv", "rich", "jsonschema"], WITHOUT_PYDANTIC | WITHOUT_DOTENV),
+    (
+        [*PYDANTIC, *TOKENS, "tenacity", "dotenv", "rich", "jsonschema", "genai_prices", "opentelemetry"],
+        WITHOUT_PYDANTIC | WITHOUT_DOTENV,
+    ),
 ]
 OTHERS = {
     "/v1/embeddings": {"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [2.0]}], "model": "e"},
