@@ -14,6 +14,7 @@ import dataclasses
 import importlib
 import io
 import json
+import logging
 import os
 import pickle
 import sys
@@ -31,6 +32,8 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 os.environ.update(OPENAI_BASE_URL=f"{URL}/v1", OPENAI_API_KEY="sk-test-0123456789")
+# A fallback is logged as a warning, which would be printed.
+logging.getLogger(PACKAGE).addHandler(logging.NullHandler())
 lm = importlib.import_module(PACKAGE)
 structured = importlib.import_module(f"{PACKAGE}.structured")
 
@@ -186,6 +189,13 @@ def limited_and_cached() -> Any:
         return [each.execute("Hi").metadata["cached"] for _ in range(2)]
 
 
+def fallen_back() -> Any:
+    first, second = provider(base_url=f"{URL}/down", max_retries=0), provider()
+    with first, second, lm.SyncFallbackProvider([first, second]) as either:
+        response = either.execute("Hi")
+        return [response.content, len(response.metadata["fallbacks"])]
+
+
 def watched() -> Any:
     seen: list[Any] = []
     with provider(hooks=lm.Hooks(after=seen.append)) as each:
@@ -224,7 +234,7 @@ ALONE = (
     retried, retried_under_asyncio, given_up, tool_calls, run_tools, typed_answer, dict_answer, schema_answer,
     growing_objects, embeddings, models, counted_by_the_service, tokens, stored_answer, parts_of_messages,
     pickled_error, dotenv_file, own_service, limited_and_cached, watched, command_chat, command_schema, command_others,
-    whole_response, stayed_out,
+    fallen_back, whole_response, stayed_out,
 )  # fmt: skip
 WORLDS = (blocking, under_asyncio, under_trio)
 

@@ -54,6 +54,7 @@ EVERYTHING: dict[str, Any] = {
     "command_chat": [0, "Hello!\n"],
     "command_schema": [0, CITY + "\n"],
     "command_others": [0, 0, 0, 0],
+    "fallen_back": ["Hello!", 1],
     "whole_response": 4,
     "stayed_out": [],
 }
