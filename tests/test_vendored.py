@@ -26,7 +26,7 @@ for path in sorted(folder.rglob("*.py")):
     if parts and parts[-1] not in ("_unasync", "__main__"):
         importlib.import_module(".".join([lm.__name__, *parts]))
 
-import httpx
+httpx = importlib.import_module(lm.__name__ + '.http_library').httpx
 
 EVENTS = b'data: {"id":"1","choices":[{"delta":{"content":"Hel"}}]}\\n\\n' \\
     b'data: {"choices":[{"delta":{"content":"lo"},"finish_reason":"stop"}]}\\n\\ndata: [DONE]\\n\\n'

@@ -19,6 +19,7 @@ from ..errors import (
     LLMProviderTimeoutError,
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
+from ..http_library import is_client
 from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Retries
@@ -45,13 +46,16 @@ class SyncExchange:
     """
 
     def __init__(self, provider: HTTPProvider, client: Any) -> None:
-        if client is not None and not isinstance(client, Client):
+        if client is not None and not is_client(client, Client.__name__):
+            kind = Client.__name__
             raise LLMProviderConfigurationError(
-                f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
+                f"http_client is a {type(client).__name__}; it must be an httpx.{kind} or an httpx2.{kind}"
             )
         # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
         self._provider: HTTPProvider = proxy(provider)
-        self._client = client
+        self._client: Client | None = client
+        # A client of the other library does not know our URLs.
+        self._parsed_url: Callable[[str], Any] = parsed_url if isinstance(client, Client | None) else str
         self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
 
     def complete(self, call: Call) -> LLMResponse:
@@ -205,7 +209,7 @@ class SyncExchange:
         method, url, headers, content = self._provider.http_request(call, request)
         timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         extensions = {"timeout": timeouts, "deadline": deadline}
-        parsed = parsed_url(url)
+        parsed = self._parsed_url(url)
         if self._client:
             http_request: httpx.Request = self._client.build_request(
                 method, parsed, headers=headers, content=content, extensions=extensions
