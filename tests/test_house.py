@@ -17,7 +17,7 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked network",
+    "errors events sse chunked network scripted",
     "config codec schema conversation token_tables local http_library",
     "response failures retry checked tokens _async._backend",
     "messages functions structured _async.connection",
@@ -30,14 +30,17 @@ TIERS = (
     "provider",
     "_async.exchange",
     "_async.stream",
-    "_async.provider",
-    "factory",
-    "demo",
+    "_async.provider scripted.faults",
+    "factory scripted.replies",
+    "demo scripted.answers",
+    "scripted.script",
+    "_async.scripted",
+    "testing",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured")
+PURE += ("schema", "checked", "functions", "structured", "scripted")
 
 
 def name_of(path: Path) -> str:
