@@ -27,20 +27,21 @@ TIERS = (
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
     "specs",
     "services access",
-    "provider",
-    "_async.exchange",
+    "provider scrubbing",
+    "_async.exchange cassette",
     "_async.stream",
     "_async.provider scripted.faults",
     "factory scripted.replies",
     "demo scripted.answers",
     "scripted.script",
     "_async.scripted",
+    "_async.recording",
     "testing",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured", "scripted")
+PURE += ("schema", "checked", "functions", "structured", "scripted", "scrubbing")
 
 
 def name_of(path: Path) -> str:
