@@ -91,10 +91,9 @@ class Cassette:
         """Return the recorded answer to a request, None where it is to be recorded; raises UnrecordedRequestError."""
         request = self._compared(method, url, headers, content)
         with self._lock:
-            for exchange in self._left:
+            for index, exchange in enumerate(self._left):
                 if exchange.request == request:
-                    self._left.remove(exchange)
-                    return exchange
+                    return self._left.pop(index)
         if self._records:
             return None
         raise UnrecordedRequestError(self._what_is_missing(request))
@@ -190,8 +189,8 @@ class Cassette:
         nearest = min(range(len(compared)), key=lambda index: len(compared[index]))
         differences = compared[nearest]
         more = [f"… and {len(differences) - MOST_DIFFERENCES} more"] if len(differences) > MOST_DIFFERENCES else []
-        lines = [f"{told}; {how}", f"The nearest is number {nearest + 1} of {len(compared)}:"]
-        return "\n  ".join([*lines, *differences[:MOST_DIFFERENCES], *more])
+        nearest_one = f"{told}; {how}\nThe nearest is number {nearest + 1} of {len(compared)}:"
+        return "\n  ".join([nearest_one, *differences[:MOST_DIFFERENCES], *more])
 
 
 def _exchange(request: dict[str, Any], response: dict[str, Any]) -> Exchange:

@@ -16,6 +16,8 @@ SHORTEST_SECRET: Final = 8
 _SECRET_HEADER: Final = re.compile(
     r"auth|cookie|credential|key$|token$|secret|password|signature|organi[sz]ation|project|account", re.IGNORECASE
 )
+_PUBLIC_HEADER: Final = re.compile(r"accept.*|content-.*|host|user-agent|connection|.*-(?:version|beta)")
+_KEY: Final = re.compile(r"[\w.+/=-]{16,}")
 _FIELDS: Final = (
     "authorization",
     "authorization_token",
@@ -50,7 +52,7 @@ class Scrubber:
 
     def learn(self, url: str, headers: Mapping[str, str]) -> None:
         """Remember the secrets that a request carries; `headers` have lower-case names."""
-        values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
+        values = [value for name, value in headers.items() if _carries_secret(name, value)]
         values += [value for name, value in _query(url) if name.lower() in _PARAMETERS]
         # Behind "Bearer", "Basic" and the like; a cookie is a secret of its own.
         words = {word for value in values for word in (value, value.rpartition(" ")[2])}
@@ -92,6 +94,11 @@ class Scrubber:
                 for name, item in value.items()
             }
         return value
+
+
+def _carries_secret(name: str, value: str) -> bool:
+    """Return whether a request's header is a secret by its name, or looks like a key: a service may name its own."""
+    return bool(_SECRET_HEADER.search(name) or (_KEY.fullmatch(value) and not _PUBLIC_HEADER.fullmatch(name)))
 
 
 def _query(url: str) -> list[tuple[str, str]]:

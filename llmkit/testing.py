@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -63,11 +64,13 @@ class recording:
         scrub: Callable[[str], str] | None = None,
         transport: Any = None,
     ) -> None:
-        self._arguments = path, mode, scrub
+        self.path = Path(path)
+        self._mode = mode
+        self._scrub = scrub
         self._transport = transport
 
     def __enter__(self) -> httpx.Client:
-        self._cassette = Cassette(*self._arguments)
+        self._cassette = Cassette(self.path, self._mode, self._scrub)
         self._client = sync_client(self._cassette, self._transport)
         return self._client
 
@@ -79,7 +82,7 @@ class recording:
             self._cassette.save()
 
     async def __aenter__(self) -> httpx.AsyncClient:
-        self._cassette = Cassette(*self._arguments)
+        self._cassette = Cassette(self.path, self._mode, self._scrub)
         self._async_client = async_client(self._cassette, self._transport)
         return self._async_client
 

@@ -37,6 +37,7 @@ TIERS = (
     "_async.scripted",
     "_async.recording",
     "testing",
+    "pytest_plugin",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))

@@ -85,15 +85,17 @@ def test_a_stream_is_replayed_in_its_pieces(server: Server, api: Api, path: Path
 
 def test_secrets_are_in_no_recording(server: Server, api: Api, path: Path) -> None:
     told = f"You sent {KEY}. \N{FOX FACE}"
-    half = len(KEY) // 2
-    cut = event({"k": KEY}).partition(KEY[half:].encode())
-    named = {"set_cookie": "session=abcdefgh1", "openai_organization": "acme-corp", "x_echo": f"Bearer {KEY}"}
+    named: Any = {
+        "set_cookie": "session=abcdefgh1",
+        "openai_organization": "acme-corp",
+        "x_echo": f"Bearer {KEY} {KEY[::-1]}",
+    }
     server.add(json_reply({**api.plain(told), "api_key": "other-secret"}, **named))
-    server.add(stream_reply([*api.begun("One"), event({"password": "hunter2!"}), cut[0], cut[1] + cut[2]]))
+    server.add(stream_reply([*api.begun("One"), event({"password": "hunter2!"}), event({"k": KEY})]))
     server.add(json_reply(error_body(told), 401))
     settings: Any = {
         "max_retries": 0,
-        "extra_headers": {"OpenAI-Organization": "org-12345678", "Cookie": "session=abcdefgh2"},
+        "extra_headers": {"OpenAI-Organization": "org-12345678", "Cookie": "session=abcdefgh2", "X-Acme": KEY[::-1]},
         "extra_query": {"key": "query-secret/1", "tag": "blue"},
         "extra_params": {"metadata": {"authorization": "Bearer in-the-body", "n": "org-12345678", "p": "Project X"}},
     }
@@ -113,10 +115,9 @@ def test_secrets_are_in_no_recording(server: Server, api: Api, path: Path) -> No
                     provider.execute("Hi")
     assert len(server.requests) == 3
     assert server.requests[0].path == f"{api.path}?key=query-secret%2F1&tag=blue"
-    assert KEY in str(cut) or KEY[:half] in str(cut)
     text = path.read_text("utf-8")
-    secrets = [KEY, KEY[:half], KEY[half:], "abcdefgh", "org-12345678", "acme-corp", "query-secret", "in-the-body"]
-    for secret in [*secrets, "hunter2!", "other-secret", "Project X"]:
+    secrets = [KEY, KEY[::-1], "abcdefgh", "org-12345678", "acme-corp", "query-secret", "in-the-body", "hunter2!"]
+    for secret in [*secrets, "other-secret", "Project X"]:
         assert secret not in text
     assert all(word in text for word in ("[redacted]", "(a project)", "tag=blue", "\N{FOX FACE}"))
     assert outcomes[1] == "You sent [redacted]. \N{FOX FACE}"

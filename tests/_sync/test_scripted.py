@@ -31,8 +31,7 @@ from llmkit import (
     ToolCallDelta,
     Usage,
 )
-from llmkit._sync.scripted import SyncScriptedProvider
-from llmkit.testing import Reply, ScriptedCall, UnscriptedCallError, tool_call
+from llmkit.testing import SyncScriptedProvider, Reply, ScriptedCall, UnscriptedCallError, tool_call
 
 from ._backend import run_together
 
@@ -61,12 +60,6 @@ OF_THE_NETWORK = [
 class City(BaseModel):
     name: str
     inhabitants: int = 0
-
-
-@pytest.fixture(params=["chat_completion", "responses"])
-def api_type(request: pytest.FixtureRequest) -> Any:
-    """Run the test with each API of the scripted service."""
-    return request.param
 
 
 def test_texts_are_answered_whole_and_streamed(api_type: Any) -> None:
