@@ -1,10 +1,12 @@
 """For the tests of code that uses llmkit: a scripted provider, and recordings of real exchanges.
 
-from llmkit.testing import SyncScriptedProvider
+    from llmkit.testing import SyncScriptedProvider
 
-provider = SyncScriptedProvider("Hello!", ["Hel", "lo"])
-assert provider.execute("Hi").content == "Hello!"
-assert list(provider.stream("Hi")) == ["Hel", "lo"]
+    provider = SyncScriptedProvider("Hello!", ["Hel", "lo"])
+    assert provider.execute("Hi").content == "Hello!"
+    assert list(provider.stream("Hi")) == ["Hel", "lo"]
+
+`AsyncScriptedProvider` is the same for asyncio and trio.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class recording:
         transport: Any = None,
     ) -> None:
         self.path = Path(path)
-        self._mode = mode
+        self._mode: RecordMode | None = mode
         self._scrub = scrub
         self._transport = transport
 

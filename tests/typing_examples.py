@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
+import httpx
 from pydantic import BaseModel
 
 from llmkit import (
@@ -13,6 +14,8 @@ from llmkit import (
     Event,
     LLMConfig,
     LLMProvider,
+    LLMProviderRateLimitError,
+    LLMProviderStreamError,
     LLMResponse,
     ProviderSpec,
     StreamMode,
@@ -26,6 +29,7 @@ from llmkit import (
     get_cached_provider,
     register_provider,
 )
+from llmkit.testing import AsyncScriptedProvider, Reply, ScriptedCall, SyncScriptedProvider, recording, tool_call
 
 
 def blocking() -> None:
@@ -105,3 +109,34 @@ register_provider("custom", CustomProvider)
 register_provider(
     "acme", ProviderSpec(name="acme", base_url="https://llm.example.com/v1", key_variables=("ACME_API_KEY",))
 )
+
+
+async def tests_of_a_caller() -> None:
+    class City(BaseModel):
+        name: str
+
+    def echo(call: ScriptedCall) -> list[str]:
+        return [call.prompt, *call.tools]
+
+    steps = Reply(["Hel", 0.1, "lo", tool_call("f", a=1), LLMProviderStreamError("cut")], "length")
+    script = (
+        "Hello!",
+        ["Hel", "lo"],
+        City(name="Oslo"),
+        {"name": "Oslo"},
+        echo,
+        LLMProviderRateLimitError("no"),
+        steps,
+    )
+    with SyncScriptedProvider(*script, default=echo, temperature=0.1) as provider:
+        assert_type(provider, SyncScriptedProvider)
+        assert_type(provider.execute("Hi"), LLMResponse)
+        assert_type(provider.calls[0].prompt, str)
+    async with AsyncScriptedProvider(["Hel", 1], config=LLMConfig(model_name="m")) as waiting:
+        assert_type(waiting, AsyncScriptedProvider)
+        waiting.add("More", lambda call: call.prompt)
+    with recording("recordings/hello.json", "none") as client:
+        assert_type(client, httpx.Client)
+        create_sync_llm_provider("openai", http_client=client)
+    async with recording("recordings/hello.json", scrub=str.lower) as async_client:
+        assert_type(async_client, httpx.AsyncClient)

@@ -30,9 +30,9 @@ class Reply:
 
     `content` is a text, or steps. In a stream they happen one after the other: a text is a delta, a `ToolCall` a
     call, a number is waited for in seconds, a function without arguments is called, and awaited if it is async (the
-    `wait` of an event, say), and an error ends the answer there. A plain call waits for all of them and gets the
-    whole, or the error. `finish_reason` (None: "tool_calls" after calls, else "stop") is what the service says;
-    "pause" belongs to the Responses API. `headers` are answered beside the usual ones.
+    `wait` of an event of your world, say), and an error ends the answer there. A plain call waits for all of them and
+    gets the whole, or the error. `finish_reason` (None: "tool_calls" after calls, else "stop") is what the service
+    says; "pause" belongs to the Responses API. `headers` are answered beside the usual ones.
     """
 
     content: str | Sequence[Step] = ()
@@ -43,19 +43,27 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.content, str):
+            object.__setattr__(self, "content", tuple(self.content))
         for step in self.steps:
             if isinstance(step, LLMProviderError):
                 check_error(step)
-            elif isinstance(step, bool) or not (isinstance(step, str | int | float | ToolCall) or callable(step)):
+            elif not _is_step(step):
                 raise LLMProviderConfigurationError(
-                    f"a step of the reply is a {type(step).__name__}; it must be a text, seconds, a ToolCall, "
-                    "an LLMProviderError or a function without arguments"
+                    f"a step of the reply is {step!r}, a {type(step).__name__}; it must be a text, seconds from 0, a "
+                    "ToolCall, an LLMProviderError or a function without arguments"
                 )
 
     @property
     def steps(self) -> Sequence[Step]:
         """The content as steps."""
         return (self.content,) if isinstance(self.content, str) else self.content
+
+
+def _is_step(step: Any) -> bool:
+    if isinstance(step, (int, float)):
+        return not isinstance(step, bool) and step >= 0
+    return isinstance(step, (str, ToolCall)) or callable(step)
 
 
 Scripted = (

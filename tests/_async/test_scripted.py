@@ -298,8 +298,9 @@ async def test_what_asks_no_model_takes_nothing_from_the_script() -> None:
     ("wrong", "told"),
     [
         (7, "a reply of the script is a int"),
-        ([{"a": 1}], "a step of the reply is a dict"),
-        ([True], "a step of the reply is a bool"),
+        ([{"a": 1}], "a step of the reply is {'a': 1}, a dict; it must be a text"),
+        ([True], "a step of the reply is True, a bool"),
+        ([-1.0], "a step of the reply is -1.0, a float; it must be a text, seconds from 0"),
         (LLMProviderOutputError(), "no service causes LLMProviderOutputError"),
         (["Hel", LLMProviderError()], "no service causes LLMProviderError"),
         (LLMProviderBadRequestError(status_code=401), "would come out as LLMProviderAuthenticationError"),
