@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Any, Unpack
 
-from ..config import LLMConfig
+from ..cache import ResponseCache
+from ..config import ConfigSettings, LLMConfig
+from ..hooks import Hooks
+from ..limits import Limits
 from ..retry import RetryBudget
 from ..scripted.answers import Sent
 from ..scripted.faults import NetworkFailure
 from ..scripted.replies import Scripted, ScriptedCall
-from ..scripted.script import SCRIPTED, Script, ScriptedSettings
+from ..scripted.script import SCRIPTED, Script
 from ._backend import BaseTransport, ByteStream, Client, call_function, httpx, sleep
 from .provider import AsyncProvider
 
@@ -33,7 +36,8 @@ class AsyncScriptedProvider(AsyncProvider):
     of the network, so it is retried, and comes out with its attempts and `partial`, as in earnest; only the waits
     between tries are left out. Embeddings, models and token counts are made up, and take nothing from the script.
 
-    The settings are those of `LLMConfig`. `calls` has every call, each try of its own.
+    The settings are those of `LLMConfig`, or of `config`; `hooks`, `limits` and `cache` are those of any provider.
+    `calls` has every call, each try of its own.
     """
 
     def __init__(
@@ -42,20 +46,17 @@ class AsyncScriptedProvider(AsyncProvider):
         default: Scripted | None = None,
         config: LLMConfig | None = None,
         provider_type: str = "scripted",
-        **settings: Unpack[ScriptedSettings],
+        hooks: Hooks | Iterable[Hooks] | None = None,
+        limits: Limits | None = None,
+        cache: ResponseCache | None = None,
+        **settings: Unpack[ConfigSettings],
     ) -> None:
         self._script = Script(replies, default)
-        given: dict[str, Any] = {**settings}
-        if config is None:
-            config = LLMConfig(**{"model_name": "scripted-model", **given})
-        elif given:
-            config = config.replace(**given)
+        config = (config or LLMConfig(model_name="scripted-model")).replace(**settings)
         client = Client(transport=AsyncScriptedTransport(self._script), trust_env=False)
-        super().__init__(config, provider_type=provider_type, spec=SCRIPTED, http_client=client)
+        options: dict[str, Any] = {"hooks": hooks, "limits": limits, "cache": cache}
+        super().__init__(config, provider_type=provider_type, spec=SCRIPTED, http_client=client, **options)
         self.budget = RetryBudget(waits=False)
-
-    async def __aenter__(self) -> AsyncScriptedProvider:
-        return self
 
     @property
     def calls(self) -> list[ScriptedCall]:

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from ..config import APIType, Settings, StreamMode
+from ..config import APIType
 from ..specs import CHAT_AND_RESPONSES, ProviderSpec
 from ..wire.operations import OPENAI
 from .answers import Answer, operation, render
 from .replies import Reply, Scripted, ScriptedCall, as_reply
 
-__all__ = ["SCRIPTED", "Script", "ScriptedSettings", "UnscriptedCallError"]
+__all__ = ["SCRIPTED", "Script", "UnscriptedCallError"]
 
 SCRIPTED: Final = ProviderSpec(
     name="scripted",
@@ -22,13 +22,6 @@ SCRIPTED: Final = ProviderSpec(
     operations=OPENAI,
 )
 """The service that a scripted provider talks to: like OpenAI's, and nowhere."""
-
-
-class ScriptedSettings(Settings, total=False):
-    """The settings of a scripted provider, as keywords."""
-
-    model_name: str
-    stream_mode: StreamMode | str
 
 
 class UnscriptedCallError(AssertionError):

@@ -10,6 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from llmkit import (
+    SyncFallbackProvider,
+    Hooks,
     LLMConfig,
     LLMProviderAuthenticationError,
     LLMProviderBadRequestError,
@@ -27,6 +29,7 @@ from llmkit import (
     LLMProviderStreamError,
     LLMProviderTimeoutError,
     LLMProviderTokenLimitError,
+    MemoryCache,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -292,6 +295,19 @@ def test_what_asks_no_model_takes_nothing_from_the_script() -> None:
         assert provider.count_tokens("How long?") > 0
         assert (provider.calls, provider.replies_left, provider.provider_type) == ([], 1, "openai")
         assert (provider.execute("Hi")).provider_type == "openai"
+
+
+def test_what_any_provider_has_it_has_too() -> None:
+    seen: list[int] = []
+    hooks = Hooks(after=lambda record: seen.append(len(record.attempts)))
+    script = [LLMProviderOverloadedError(), "Hello", LLMProviderServerError("Down"), LLMProviderServerError("Down")]
+    with SyncScriptedProvider(*script, hooks=hooks, cache=MemoryCache(), temperature=0) as first:
+        for _ in range(2):
+            assert (first.execute("Hi")).content == "Hello"
+        assert (len(first.calls), seen[0]) == (2, 1)
+        second = SyncScriptedProvider("Well", config=first.config)
+        response = SyncFallbackProvider([first, second]).execute("And?", max_retries=1)
+        assert (response.content, first.replies_left, second.config.temperature) == ("Well", 0, 0)
 
 
 @pytest.mark.parametrize(
