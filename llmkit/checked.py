@@ -155,10 +155,18 @@ def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> 
     if not variants or "properties" in flat:
         yield flat
         return
-    if isinstance(schema, Mapping) and "$ref" in schema:
-        seen |= {schema["$ref"]}
+    seen |= {*_references(schema)}
     for variant in variants:
         yield from _variants(variant, root, seen)
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Yield what a schema refers to for itself, and not for the schemas in it."""
+    if isinstance(schema, Mapping):
+        if "$ref" in schema:
+            yield schema["$ref"]
+        for part in schema.get("allOf") or ():
+            yield from _references(part)
 
 
 def _are_pairs(value: Any, flat: Schema) -> bool:

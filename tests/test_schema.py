@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmkit import LLMProviderUnsupportedOperationError
@@ -421,6 +421,7 @@ values = st.recursive(
 
 
 @given(schemas, values)
+@example({"anyOf": [{"allOf": [{"$ref": "#/$defs/A"}]}]}, [])
 def test_anything_can_be_read_back(schema: Any, answer: Any) -> None:
     before = copy.deepcopy(answer)
     read_back({"it": answer}, of(schema, A=schema))
