@@ -54,10 +54,12 @@ class Scrubber:
         """Remember the secrets that a request carries; `headers` have lower-case names."""
         values = [value for name, value in headers.items() if _carries_secret(name, value)]
         values += [value for name, value in _query(url) if name.lower() in _PARAMETERS]
-        # Behind "Bearer", "Basic" and the like; a cookie is a secret of its own.
-        words = {word for value in values for word in (value, value.rpartition(" ")[2])}
-        found = {word for word in words if len(word) >= SHORTEST_SECRET}
-        self._secrets |= found | {quote(word, safe="") for word in found}
+        # "Bearer KEY", "name=COOKIE; other=COOKIE": the whole, and each word.
+        words = {word for value in values for word in (value, *re.split(r"[\s;,]+|=(?!=|$)", value))}
+        for word in words:
+            if len(word) >= SHORTEST_SECRET:
+                # As it is, in a URL, and in JSON as some services escape it.
+                self._secrets |= {word, quote(word, safe=""), word.replace("/", r"\/")}
 
     def text(self, text: str) -> str:
         """Return a text without secrets."""

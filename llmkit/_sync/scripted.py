@@ -52,7 +52,8 @@ class SyncScriptedProvider(SyncProvider):
         **settings: Unpack[ConfigSettings],
     ) -> None:
         self._script = Script(replies, default)
-        config = (config or LLMConfig(model_name="scripted-model")).replace(**settings)
+        config = config or LLMConfig(model_name="scripted-model")
+        config = config.replace(**settings) if settings else config
         client = Client(transport=SyncScriptedTransport(self._script), trust_env=False)
         options: dict[str, Any] = {"hooks": hooks, "limits": limits, "cache": cache}
         super().__init__(config, provider_type=provider_type, spec=SCRIPTED, http_client=client, **options)
