@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .codec import encode_json
 from .errors import LLMProviderBadRequestError
-from .schema import flattened, is_map, kind_of
+from .schema import flattened, is_map, kind_of, references
 
 __all__ = ["AnswerReader", "CheckedType", "schema_errors"]
 
@@ -155,18 +155,9 @@ def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> 
     if not variants or "properties" in flat:
         yield flat
         return
-    seen |= {*_references(schema)}
+    seen |= {*references(schema)}
     for variant in variants:
         yield from _variants(variant, root, seen)
-
-
-def _references(schema: Any) -> Iterator[str]:
-    """Yield what a schema refers to for itself, and not for the schemas in it."""
-    if isinstance(schema, Mapping):
-        if "$ref" in schema:
-            yield schema["$ref"]
-        for part in schema.get("allOf") or ():
-            yield from _references(part)
 
 
 def _are_pairs(value: Any, flat: Schema) -> bool:

@@ -316,6 +316,7 @@ STRUCTURE = {"type", "enum", "anyOf", "$ref", "$defs", "properties", "required",
 
 
 @given(schemas, schemas)
+@example({}, {"allOf": [{"type": "object"}, {"allOf": [{"$ref": "#/$defs/A"}]}]})
 def test_any_schema_comes_out_in_the_dialect(schema: Any, definition: Any) -> None:
     root = of(schema, A={"type": "object", "properties": {"inner": definition}})
     before = copy.deepcopy(root)
