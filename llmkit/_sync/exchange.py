@@ -21,6 +21,7 @@ from ..errors import (
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
 from ..hooks import CallRecord
+from ..http_library import is_client
 from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Attempt, Retries
@@ -51,13 +52,16 @@ class SyncExchange:
     """
 
     def __init__(self, provider: HTTPProvider, client: Any) -> None:
-        if client is not None and not isinstance(client, Client):
+        if client is not None and not is_client(client, Client.__name__):
+            kind = Client.__name__
             raise LLMProviderConfigurationError(
-                f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
+                f"http_client is a {type(client).__name__}; it must be an httpx.{kind} or an httpx2.{kind}"
             )
         # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
         self._provider: HTTPProvider = proxy(provider)
-        self._client = client
+        self._client: Client | None = client
+        # A client of the other library does not know our URLs.
+        self._parsed_url: Callable[[str], Any] = parsed_url if isinstance(client, Client | None) else str
         self._queue = provider.call_queue()
         self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
 
@@ -314,7 +318,7 @@ class SyncExchange:
             headers[self._provider.spec.idempotency_header.lower()] = retries.idempotency_key(content or b"")
         timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         extensions = {"timeout": timeouts, "deadline": retries.deadline}
-        parsed = parsed_url(url)
+        parsed = self._parsed_url(url)
         if self._client:
             http_request: httpx.Request = self._client.build_request(
                 method, parsed, headers=headers, content=content, extensions=extensions
