@@ -17,7 +17,7 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked network _async._backend",
+    "errors events sse chunked network media token_models token_pieces _async._backend",
     "config codec schema conversation token_tables local _async.connection",
     "response failures retry checked tokens _async.transport",
     "messages functions structured",

@@ -31,10 +31,13 @@ from hypothesis import strategies as st
 from tiktoken import model as tiktoken_models
 from tiktoken_ext import openai_public
 
-from llmkit import conversation, token_tables
-from llmkit.conversation import image_rule, image_size
+from llmkit import conversation, token_pieces, token_tables
+from llmkit.conversation import media_rules
 from llmkit.errors import LLMProviderConfigurationError, LLMProviderConnectionError
-from llmkit.token_tables import ENCODINGS, install_tables, load_counter, model_named, pieces
+from llmkit.media import image_size
+from llmkit.token_models import model_named
+from llmkit.token_pieces import pieces
+from llmkit.token_tables import ENCODINGS, install_tables, load_counter
 from llmkit.tokens import (
     MessageTokenCounter,
     TokenCount,
@@ -244,7 +247,8 @@ def test_pieces_are_cut_where_the_pattern_cuts(
 ) -> None:
     count = load_counter(encoding, directory) or pytest.fail("no table")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(token_tables, "_LONG_RUN", run)
+        for module in (token_pieces, token_tables):
+            patch.setattr(module, "LONG_RUN", run)
         cut = list(pieces(text, encoding, size))
         assert "".join(cut) == text
         assert sum(map(count, cut)) == len(peers[encoding].encode_ordinary(text))
@@ -500,7 +504,7 @@ def test_calls_of_tools_and_results() -> None:
     ],
 )
 def test_images_are_counted_as_documented(model: str, width: int, height: int, low: bool, tokens: int) -> None:
-    assert image_rule(model)(width, height, low) == tokens
+    assert media_rules(model).image(width, height, low) == tokens
 
 
 _IMAGES = {
