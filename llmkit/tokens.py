@@ -177,9 +177,9 @@ def count_message_tokens(
     tools, images (the vendors' documented formulas; 1024 × 1024 where the size is not in the message), audio (10
     tokens a second, 32 for Gemini; MP3 without a header of its length by its bit rate, other formats as if they had
     128 kbit/s), files, and every conversation with a model of another vendor. A part of an unknown kind is
-    estimated, never refused. A JSON schema as `response_format` costs its JSON and 4 tokens: within 8 of what
-    OpenAI charged for 7 of them (of 45 to 154 tokens), within 14 for 7 in the Responses API; xAI and servers that
-    put an explanation before it charge 5 to 110 more, Claude 600.
+    estimated, never refused. A JSON schema as `response_format` costs its JSON and 4 tokens: within 8 of what OpenAI
+    charged for 8 of them (of 45 to 154 tokens), within 14 for 7 in the Responses API; xAI, gpt-oss and Ollama charged
+    8 to 80 more, Claude 600.
 
     Raises LLMProviderConfigurationError if `messages` or `tools` is no sequence of mappings, or `response_format` no
     mapping; else as `count_tokens`.
@@ -236,7 +236,19 @@ class MessageTokenCounter:
         response_format: Mapping[str, Any] | None = None,
     ) -> bool:
         """Return whether a conversation costs at most `limit` tokens, without counting where lengths settle it."""
-        return self._within(messages, limit, tools, response_format, at_once=False) is True
+        _check("limit", limit, int)
+        conversation = Conversation(messages, tools, self._model, self._media, response_format)
+        settled = self._settled(conversation, limit)
+        if settled is not None:
+            return settled
+        rest = limit - conversation.tokens
+        name, directory = self._model.encoding, self._arguments[2]
+        counter = load_counter(name, directory) if name else None
+        for text in conversation.texts:
+            rest -= self._count(counter, text)
+            if rest < 0:
+                return False
+        return True
 
     def within_limit_at_once(
         self,
@@ -246,31 +258,26 @@ class MessageTokenCounter:
         tools: Sequence[Mapping[str, Any]] | None = None,
         response_format: Mapping[str, Any] | None = None,
     ) -> bool | None:
-        """Return what `within_limit` does, or None if that takes more than a few milliseconds.
+        """Return what `within_limit` does if that, and `count` after it, take an event loop a few milliseconds at most.
 
-        So an event loop may call it; what is left belongs in a worker thread: see `counts_at_once`.
+        None: it belongs in a worker thread. So does a conversation that is far too long: its count takes a while.
         """
-        return self._within(messages, limit, tools, response_format, at_once=True)
-
-    def _within(self, messages: Any, limit: int, tools: Any, response_format: Any, *, at_once: bool) -> bool | None:
-        _check("limit", limit, int)
         conversation = Conversation(messages, tools, self._model, self._media, response_format)
+        if self._settled(conversation, limit):
+            return True
+        name, directory = self._model.encoding, self._arguments[2]
+        new = sum(len(text) for text in conversation.texts if text not in self._counts)
+        if new > _AT_ONCE[name is not None] or (name and loaded_counter(name, directory) is None):
+            return None
+        return self.within_limit(messages, limit, tools=tools, response_format=response_format)
+
+    def _settled(self, conversation: Conversation, limit: int) -> bool | None:
+        """Return whether a conversation is within the limit if the length of its texts tells."""
         rest = limit - conversation.tokens
         if sum(len(text) * (1 if text.isascii() else 4) for text in conversation.texts) <= rest:
             return True
-        name, directory = self._model.encoding, self._arguments[2]
-        if rest < 0 or (name and sum(map(len, conversation.texts)) > rest * LONGEST_TOKEN):
-            return False
-        if at_once:
-            new = sum(len(text) for text in conversation.texts if text not in self._counts)
-            if new > _AT_ONCE[name is not None] or (name and loaded_counter(name, directory) is None):
-                return None
-        counter = load_counter(name, directory) if name else None
-        for text in conversation.texts:
-            rest -= self._count(counter, text)
-            if rest < 0:
-                return False
-        return True
+        too_long = self._model.encoding and sum(map(len, conversation.texts)) > rest * LONGEST_TOKEN
+        return False if rest < 0 or too_long else None
 
     def _count(self, counter: Callable[[str], int] | None, text: str) -> int:
         count = self._counts.get(text)
@@ -300,7 +307,7 @@ def _token_model(model: str, encoding: str | None) -> TokenModel:
         return _known_model(model, encoding)
     except TypeError:  # it has no hash
         _check("model", model, str)
-        encoding_named(encoding or "")
+        encoding_named("" if encoding is None else encoding)
         raise
 
 

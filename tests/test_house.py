@@ -22,7 +22,7 @@ TIERS = (
     "response failures retry checked tokens _async.transport",
     "messages functions structured",
     "tools",
-    "call",
+    "call countable",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
     "specs",
