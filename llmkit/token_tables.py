@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENCODINGS",
     "LONGEST_TOKEN",
+    "Counter",
     "Progress",
     "encoding_named",
     "install_tables",
@@ -171,6 +172,10 @@ def _toktok_counter(table: str) -> Counter | None:
     return count
 
 
+_MANY = 200_000
+"""The characters of a piece: tiktoken makes a list of its tokens with the interpreter lock held, a few milliseconds."""
+
+
 def _tiktoken_counter(table: str, directory: str | None) -> Counter | None:
     if not directory:
         return None
@@ -202,8 +207,7 @@ def _tiktoken_counter(table: str, directory: str | None) -> Counter | None:
     def count(text: str) -> int:
         if len(text) <= LONG_RUN:
             return len(encode(text))
-        # The lists of few tokens stay in the processor's cache, and tiktoken makes them with the interpreter lock held.
-        cut = pieces(text, table, LONG_RUN)
+        cut = pieces(text, table, _MANY)
         return sum(len(encode_blank()(piece) if is_long_blank(piece, table) else encode(piece)) for piece in cut)
 
     return count

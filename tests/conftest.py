@@ -13,7 +13,7 @@ import pytest
 import tiktoken
 from tiktoken_ext import openai_public
 
-from llmkit import token_tables
+from llmkit import token_tables, tokens
 
 from .tables import RANKS, TABLE, TABLES
 
@@ -41,6 +41,7 @@ def no_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path / "no-cache"))
     monkeypatch.delenv("LLMKIT_TIKTOKEN_DIR", raising=False)
     monkeypatch.setattr(token_tables, "_counters", {})
+    monkeypatch.setattr(tokens, "_ways", {})
 
 
 @pytest.fixture(scope="module")

@@ -366,6 +366,22 @@ def test_estimates_for_claude_err_as_stated() -> None:
     assert in_order[-1] <= 0.45
 
 
+@needs_recordings
+def test_estimates_for_gemini_err_as_stated() -> None:
+    errors = {}
+    for model, body, charged in _recorded(("gemini-generateContent", "vertex-generateContent")):
+        contents = [*filter(None, [body.get("systemInstruction")]), *body["contents"]]
+        parts = [part for content in contents for part in content["parts"]]
+        plain = not body.get("tools") and "Schema" not in str(body.get("generationConfig"))
+        if charged >= 20 and plain and all(set(part) == {"text"} for part in parts):
+            messages = [{"role": "user", "content": [{"type": "text", **part} for part in parts]}]
+            errors[str(messages), charged] = abs(count_message_tokens(messages, model) - charged) / charged
+    assert len(errors) >= 12
+    in_order = sorted(errors.values())
+    assert in_order[len(in_order) // 2] <= 0.15
+    assert in_order[len(in_order) * 9 // 10] <= 0.25
+
+
 def _only_text(content: Any) -> bool:
     parts = [] if isinstance(content, str) else content or [{}]
     return all(part.get("type") == "text" for part in parts)

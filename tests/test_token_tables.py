@@ -21,7 +21,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmkit import token_tables
+from llmkit import token_tables, tokens
 from llmkit.errors import LLMProviderConfigurationError, LLMProviderConnectionError
 from llmkit.token_tables import install_tables, load_counter
 from llmkit.tokens import (
@@ -33,6 +33,12 @@ from llmkit.tokens import (
 from .tables import AWKWARD, TABLE
 
 pytestmark = pytest.mark.usefixtures("no_tables")
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tables be looked for again, as in a new process."""
+    monkeypatch.setattr(token_tables, "_counters", {})
+    monkeypatch.setattr(tokens, "_ways", {})
 
 
 def test_without_tables_a_count_is_an_estimate_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,17 +60,17 @@ def test_tables_are_found_in_the_place_named_then_in_tiktokens_cache(
         repr(count_tokens(" ab", "gpt-4o", directory=directory)) == "TokenCount(1, exact=True, encoding='o200k_base')"
     )
     assert load_encoding("gpt-4o") is None
-    monkeypatch.setattr(token_tables, "_counters", {})
+    forget(monkeypatch)
     monkeypatch.setenv("LLMKIT_TIKTOKEN_DIR", str(directory))
     assert count_tokens(" ab", "gpt-4o").exact
-    monkeypatch.setattr(token_tables, "_counters", {})
+    forget(monkeypatch)
     monkeypatch.delenv("LLMKIT_TIKTOKEN_DIR")
     address = "https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken"
     (tmp_path / sha1(address.encode()).hexdigest()).write_bytes(TABLE)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     assert count_tokens(" ab", "gpt-4").exact
     assert not count_tokens(" ab", "gpt-4o").exact
-    monkeypatch.setattr(token_tables, "_counters", {})
+    forget(monkeypatch)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     assert not count_tokens(" ab", "gpt-4").exact
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken import model as tiktoken_models
 
-from llmkit import token_pieces, token_tables
+from llmkit import token_pieces, token_tables, tokens
 from llmkit.errors import LLMProviderConfigurationError
 from llmkit.token_models import model_named
 from llmkit.token_pieces import pieces
@@ -215,6 +216,35 @@ def test_counting_stops_at_the_limit(counted: list[str]) -> None:
     counted.clear()
     assert within_limit("some words " * 10_000 + "中", 100_000, "gpt-4o")
     assert sum(map(len, counted)) < 70_000
+
+
+def test_a_text_that_likely_fits_is_counted_whole(counted: list[str]) -> None:
+    assert within_limit("some words " * 3_000, 8_250, "gpt-4o")
+    assert not within_limit("some words " * 3_000, 8_249, "gpt-4o")
+    assert list(map(len, counted)) == [33_000, 33_000]
+
+
+class Unhashable(os.PathLike[str]):
+    """A path that cannot be a key."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+def test_what_was_found_for_a_model_is_found_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in (directory, str(directory), Unhashable(directory)):
+        assert [count_tokens(" ab ab", "gpt-4o", directory=place) for _ in range(3)] == [2, 2, 2]
+    for number in range(300):
+        assert count_tokens(" ab", f"gpt-4o-{number}", directory=directory).exact
+    assert len(tokens._ways) <= 256
+    monkeypatch.setattr(tokens, "load_counter", None)
+    count = count_tokens(" ab\ud800", "gpt-4o-299", directory=directory)
+    assert (count, count.exact, count.encoding) == (4, True, "o200k_base")
 
 
 def test_what_an_event_loop_may_count_itself(directory: Path) -> None:
