@@ -277,6 +277,7 @@ class MessageTokenCounter:
 
         None: it belongs in a worker thread. So does a conversation that is far too long: its count takes a while.
         """
+        _check("limit", limit, int)
         conversation = Conversation(messages, tools, self._model, self._media, response_format)
         if self._settled(conversation, limit):
             return True

@@ -97,6 +97,7 @@ def test_a_count_is_an_int_that_knows_where_it_comes_from() -> None:
         lambda: count_message_tokens([], "gpt-4o", tools=["text"]),  # type: ignore[list-item]
         lambda: count_message_tokens([], "gpt-4o", response_format="json"),  # type: ignore[arg-type]
         lambda: MessageTokenCounter("gpt-4o").within_limit([], None),  # type: ignore[arg-type]
+        lambda: MessageTokenCounter("gpt-4o").within_limit_at_once([], "3"),  # type: ignore[arg-type]
         lambda: install_tables("/nowhere", ["o201k_base"]),
     ],
 )

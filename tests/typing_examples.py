@@ -52,7 +52,9 @@ def blocking() -> None:
         assert_type(stream.response(), LLMResponse)
     provider.update_config(temperature=0.1)
     tokens: int = provider.estimate_tokens("Hello")
+    tokens += provider.estimate_tokens(messages, tools=[])
     fits: bool = provider.validate_token_limit("Hello", max_tokens=tokens)
+    fits = provider.validate_token_limit(messages, response_format=Person)
     print(fits, provider.get_model_info()["token_limit"], provider.build_request("Hello").body)
 
 
