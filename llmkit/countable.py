@@ -6,13 +6,16 @@ Imports messages, structured and tools.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .messages import Audio, File, Image, Message, Part, RawPart, Text
 from .structured import OutputFormat
 from .tools import Tool
 
-__all__ = ["Countable", "countable"]
+if TYPE_CHECKING:
+    from .call import Call
+
+__all__ = ["Countable", "countable", "fits_by_length"]
 
 
 class Countable(NamedTuple):
@@ -75,3 +78,27 @@ def _tool(tool: Tool) -> Mapping[str, Any]:
     if tool.native is not None:
         return tool.native
     return {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+
+
+def fits_by_length(call: Call, limit: int) -> bool:
+    """Return whether a call is so short that it need not be counted, nor what counts it be loaded.
+
+    It has nothing but texts, tools and a format then. A token is at least one byte, a character at most four. Besides
+    its text, a message costs a few tokens, a property less than its name and its braces have characters, and what some
+    services add of their own up to 400.
+    """
+    length = len(call.instructions or "")
+    for message in call.messages:
+        for part in message.parts:
+            if not isinstance(part, Text):
+                return False
+            length += len(part.text)
+        if message.tool_calls or message.name or message.refusal:
+            return False
+    if call.tools or call.response_format is not None or call.output_format is not None:
+        tools = [(tool.name, tool.description, tool.parameters, tool.native) for tool in call.tools]
+        try:
+            length += len(repr((tools, call.response_format, call.output_format and call.output_format.schema)))
+        except RecursionError:
+            return False
+    return length * 4 + len(call.messages) * 8 + 400 <= limit

@@ -11,7 +11,7 @@ from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call
 from .codec import encode_json
 from .config import APIType, LLMConfig, StreamMode, environment
-from .countable import Countable, countable
+from .countable import Countable, countable, fits_by_length
 from .errors import (
     LLMProviderBadRequestError,
     LLMProviderConfigurationError,
@@ -278,7 +278,7 @@ class HTTPProvider(LLMProvider):
         milliseconds, and belongs in a worker thread. The prompt is all that `countable` finds in the call.
         """
         limit = call.config.token_limit
-        if _fits_by_length(call, limit):
+        if fits_by_length(call, limit):
             return True
         messages, tools, response_format = countable(
             call.messages,
@@ -379,22 +379,6 @@ def _countable(prompt: Any, tools: Any, response_format: Any) -> Countable:
         response_format=response_format if is_plain else None,
         output_format=None if is_plain else output_format(response_format),
     )
-
-
-def _fits_by_length(call: Call, limit: int) -> bool:
-    """Return whether a call is only texts, so short that they need not be counted, nor what counts them be loaded.
-
-    A token is at least one byte, a character at most four; a message costs a few tokens besides its text, and the
-    system message that some services add of their own up to 200.
-    """
-    if call.tools or call.response_format is not None or call.output_format is not None:
-        return False
-    length = len(call.instructions or "")
-    for message in call.messages:
-        if not isinstance(message.content, str) or message.tool_calls or message.name or message.refusal:
-            return False
-        length += len(message.content)
-    return length * 4 + len(call.messages) * 8 + 200 <= limit
 
 
 def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import base64
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llmkit import (
@@ -17,6 +19,7 @@ from llmkit import (
     Message,
 )
 from llmkit.config import LLMConfig
+from llmkit.countable import fits_by_length
 from llmkit.messages import Audio, File, RawPart
 from llmkit.provider import HTTPProvider, LLMProvider
 from llmkit.structured import output_format
@@ -141,6 +144,45 @@ def test_a_call_over_the_limit_is_refused_whatever_it_is_made_of(extra: dict[str
     provider.update_config(token_limit=count - 1)
     with pytest.raises(LLMProviderTokenLimitError, match=rf"the prompt has (about )?{count} tokens, more than"):
         provider.check_token_limit(provider.make_call([QUESTION], **extra), at_once=True)
+
+
+JSON_SCHEMAS = st.recursive(
+    st.fixed_dictionaries(
+        {}, optional={"type": st.sampled_from(["string", "null"]), "description": st.text(max_size=9)}
+    )
+    | st.fixed_dictionaries({"enum": st.lists(st.text(max_size=3) | st.integers(), max_size=6)}),
+    lambda inner: st.fixed_dictionaries(
+        {"properties": st.dictionaries(st.text(max_size=3), inner, max_size=4)},
+        optional={"items": inner, "anyOf": st.lists(inner, max_size=3), "$defs": st.dictionaries(st.text(), inner)},
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    schemas=st.lists(JSON_SCHEMAS, max_size=4),
+    texts=st.lists(st.text(max_size=20), min_size=1, max_size=4).map(lambda texts: texts * 50),
+    model=st.sampled_from(["gpt-4o", "gpt-4", "gpt-5", "gpt-oss-20b", "claude-sonnet-4-5", "grok-code", "gemini-2.5"]),
+)
+def test_what_fits_by_its_length_fits(schemas: list[Any], texts: list[str], model: str) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}} for schema in schemas[1:]] * 50
+    response_format = {"type": "json_schema", "schema": schemas[0]} if schemas else None
+    provider = made(model_name=model)
+    call = provider.make_call([{"role": "user", "content": texts}], tools=tools, response_format=response_format)
+    count = provider.estimate_tokens(
+        [{"role": "user", "content": texts}], tools=tools or None, response_format=response_format
+    )
+    assert not fits_by_length(call, count - 1)
+    assert fits_by_length(call, 1_000_000)
+
+
+def test_a_schema_without_end_does_not_fit_by_its_length() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    call = made().make_call("text", response_format={"type": "json_schema", "schema": deep})
+    assert not fits_by_length(call, 100_000)
 
 
 def test_a_picture_can_be_over_the_limit(counted: list[str]) -> None:
