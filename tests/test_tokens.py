@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken import model as tiktoken_models
 
@@ -120,6 +120,10 @@ def test_counts_are_those_of_tiktoken(
 @pytest.mark.parametrize("encoding", TABLES)
 @settings(max_examples=150, deadline=None)
 @given(text=AWKWARD, size=st.integers(1, 20), run=st.integers(2, 12))
+@example(text="cb's " * 9, size=1, run=2)
+@example(text="a?\n/b " * 9, size=1, run=2)
+@example(text="a\n" + "\t" * 40, size=1, run=2)
+@example(text="a\n" + "\t" * 40 + "b", size=1, run=2)
 def test_pieces_are_cut_where_the_pattern_cuts(
     encoding: str, directory: Path, peers: dict[str, tiktoken.Encoding], text: str, size: int, run: int
 ) -> None:
