@@ -3,7 +3,7 @@
 Needs `pip install toktok-rs`, which also supplies tiktoken's tables: they are written out of it into a temporary
 folder, where tiktoken checks their hashes itself. llmkit is measured twice, with that extra and over tiktoken alone.
 All figures are of one run, in which the contestants take turns: medians, with the ratio to tiktoken in brackets.
-Counts are compared before they are timed.
+Counts are compared before they are timed. A turn is several calls, so each contestant has its tables in the cache.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import base64
 import glob
 import os
+import random
+import string
 import subprocess
 import sys
 import sysconfig
@@ -49,11 +51,14 @@ def main() -> None:
         goals = [
             *plain_counting(report, peer, folder),
             *limits(report, peer, folder),
-            *conversations(report, peer),
+            *conversations(report, peer, folder),
+            *hostile(report, peer, folder),
+            *loading(report, folder),
         ]
-        hostile(report, peer, folder)
-        loading(report, folder)
         report.goals(goals)
+
+
+Goals = list[tuple[str, float, float]]
 
 
 def write_table(folder: str) -> None:
@@ -72,30 +77,42 @@ def code(length: int) -> str:
     return "".join(Path(path).read_text("utf-8", "replace") for path in paths[:60])[:length]
 
 
-def turns(contestants: Mapping[str, Callable[[], Any]], repeat: int = 1) -> Turns:
-    """Time functions against each other, the first of them tiktoken's; a unit is one call."""
+def turns(contestants: Mapping[str, Callable[[], Any]], repeat: int = 1, more: int = 1) -> Turns:
+    """Time functions against each other, the first of them tiktoken's; a unit is one call.
 
-    def repeated(work: Callable[[], Any]) -> Callable[[], int]:
+    A turn is `repeat` calls, of the others `more` times as many.
+    """
+
+    def repeated(work: Callable[[], Any], times: int) -> Callable[[], int]:
         def run() -> int:
-            for _ in range(repeat):
+            for _ in range(times):
                 work()
-            return repeat
+            return times
 
         return run
 
-    return Turns(ROUNDS).run({name: repeated(work) for name, work in contestants.items()})
+    first = next(iter(contestants))
+    works = {name: repeated(work, repeat * (1 if name == first else more)) for name, work in contestants.items()}
+    return Turns(ROUNDS).run(works)
 
 
-def plain_counting(report: Report, peer: tiktoken.Encoding, folder: str) -> list[tuple[str, float, float]]:
+def goal(timed: Turns, who: str, what: str, times: int = 1) -> tuple[str, float, float]:
+    """Return the goal that a contestant is at least so many times as fast as tiktoken."""
+    factor = f"{times:,} × " if times > 1 else ""
+    return f"{what}: {factor}{who} / tiktoken", timed.ratio(who) * times, 1.0
+
+
+def plain_counting(report: Report, peer: tiktoken.Encoding, folder: str) -> Goals:
     texts = {
-        "English, 200 kB": (english(200_000), 1),
-        "code, 200 kB": (code(200_000), 1),
-        "English, 2 kB": (english(2_000), 100),
-        "English, 40 characters": (english(40), 2_000),
+        "English, 200 kB": (english(200_000), 5, 8),
+        "code, 200 kB": (code(200_000), 5, 8),
+        "English, 2 kB": (english(2_000), 200, 8),
+        "code, 2 kB": (code(22_000)[20_000:], 200, 8),
+        "English, 40 characters": (english(40), 4_000, 1),
     }
     rows, goals = [], []
     names = ("encode_ordinary", "encode", "llmkit on tiktoken", "llmkit with the extra")
-    for name, (text, repeat) in texts.items():
+    for name, (text, repeat, times) in texts.items():
         assert (
             count_tokens(text, MODEL) == count_tokens(text, MODEL, directory=folder) == len(peer.encode_ordinary(text))
         )
@@ -109,8 +126,8 @@ def plain_counting(report: Report, peer: tiktoken.Encoding, folder: str) -> list
             repeat,
         )
         rows.append([name, *map(partial(cell, timed), names)])
-        goals.append((f"{name}, on tiktoken", timed.ratio("llmkit on tiktoken"), 1.0))
-        goals.append((f"{name}, with the extra, eighths", timed.ratio("llmkit with the extra") * 8, 1.0))
+        goals.append(goal(timed, "llmkit on tiktoken", name))
+        goals.append(goal(timed, "llmkit with the extra", name, times))
     batch = [english(200_000)[begin : begin + 1_000] for begin in range(0, 200_000, 1_000)]
     timed = turns(
         {
@@ -121,26 +138,29 @@ def plain_counting(report: Report, peer: tiktoken.Encoding, folder: str) -> list
         }
     )
     rows.append(["batch of 200 × 1 kB (tiktoken: its batch calls)", *map(partial(cell, timed), names)])
+    goals += [goal(timed, "llmkit on tiktoken", "batch"), goal(timed, "llmkit with the extra", "batch", 8)]
     report.table("Counting a text, CPU µs (ratio):", ("text", *names), rows)
     return goals
 
 
-def limits(report: Report, peer: tiktoken.Encoding, folder: str) -> list[tuple[str, float, float]]:
+def limits(report: Report, peer: tiktoken.Encoding, folder: str) -> Goals:
     prose = english(300_000)
     near = prose[:33_000]
     at = len(peer.encode_ordinary(near))
-    # text, limit, repetitions, and what of tiktoken's time is the goal
+    # text, limit, repetitions of tiktoken and of llmkit for each, and how many times as fast it is to be
     cases = {
-        "1.2 MB, 8,192": (prose * 4, 8_192, 1, 0.001),
-        "100 kB, 128,000": (prose[:100_000], 128_000, 10, 0.001),
-        "8 kB, 8,192": (prose[:8_000], 8_192, 100, 1.0),
-        "300 kB, 8,192": (prose, 8_192, 1, 1.0),
-        f"33 kB, {at:,} (just fits)": (near, at, 1, 1.0),
-        f"33 kB, {at - 1:,} (just too long)": (near, at - 1, 1, 1.0),
+        "1.2 MB, 8,192": (prose * 4, 8_192, 1, 200, 1_000),
+        "100 kB, 128,000": (prose[:100_000], 128_000, 5, 200, 1_000),
+        "100 kB of Cyrillic, 1,000,000": ("Привет, мир! " * 7_700, 1_000_000, 5, 200, 1_000),
+        "8 kB, 8,192": (prose[:8_000], 8_192, 20, 20, 1),
+        "40 characters, 8,192": (prose[:40], 8_192, 2_000, 1, 1),
+        "300 kB, 8,192": (prose, 8_192, 3, 1, 1),
+        f"33 kB, {at:,} (just fits)": (near, at, 20, 1, 1),
+        f"33 kB, {at - 1:,} (just too long)": (near, at - 1, 20, 1, 1),
     }
     rows, goals = [], []
     names = ("tiktoken", "llmkit on tiktoken", "llmkit with the extra")
-    for name, (text, limit, repeat, most) in cases.items():
+    for name, (text, limit, repeat, more, times) in cases.items():
         fits = len(peer.encode_ordinary(text)) <= limit
         assert within_limit(text, limit, MODEL) is within_limit(text, limit, MODEL, directory=folder) is fits
         timed = turns(
@@ -150,12 +170,10 @@ def limits(report: Report, peer: tiktoken.Encoding, folder: str) -> list[tuple[s
                 "llmkit with the extra": lambda text=text, limit=limit: within_limit(text, limit, MODEL),
             },
             repeat,
+            more,
         )
         rows.append([name, *map(partial(cell, timed), names)])
-        for who in ("on tiktoken", "with the extra"):
-            # The goals' table has two decimals.
-            factor, unit = (1_000, ", thousandths") if most < 0.01 else (1, "")
-            goals.append((f"limit, {name}, {who}{unit}", timed.ratio(f"llmkit {who}") * factor, most * factor))
+        goals += [goal(timed, f"llmkit {who}", f"limit, {name}", times) for who in ("on tiktoken", "with the extra")]
     report.table("Is a text within a limit? CPU µs (ratio):", ("text, limit", *names), rows)
     return goals
 
@@ -164,7 +182,7 @@ def cell(timed: Turns, name: str) -> str:
     return f"{timed.median(name):.1f} ({timed.ratio(name):.2g})"
 
 
-def conversations(report: Report, peer: tiktoken.Encoding) -> list[tuple[str, float, float]]:
+def conversations(report: Report, peer: tiktoken.Encoding, folder: str) -> Goals:
     prose = english(100_000)
     messages = [
         {"role": ("user", "assistant")[number % 2], "content": prose[number * 600 : number * 600 + 600]}
@@ -181,50 +199,66 @@ def conversations(report: Report, peer: tiktoken.Encoding) -> list[tuple[str, fl
     timed = turns(
         {
             "tiktoken": lambda: growing(by_recipe),
-            "llmkit": lambda: growing(MessageTokenCounter(MODEL).count),
-            "llmkit, nothing remembered": lambda: growing(lambda some: count_message_tokens(some, MODEL)),
+            "llmkit on tiktoken": lambda: growing(MessageTokenCounter(MODEL, directory=folder).count),
+            "llmkit with the extra": lambda: growing(MessageTokenCounter(MODEL).count),
+            "…, nothing remembered": lambda: growing(lambda some: count_message_tokens(some, MODEL)),
         }
     )
-    names = ("tiktoken", "llmkit", "llmkit, nothing remembered")
+    names = ("tiktoken", "llmkit on tiktoken", "llmkit with the extra", "…, nothing remembered")
     report.table(
         "A conversation that grows to 100 messages of 600 characters, counted after each, CPU µs (ratio):",
         ("", *names),
         [["all counts", *map(partial(cell, timed), names)]],
     )
-    return [("growing conversation", timed.ratio("llmkit"), 0.05)]
+    return [goal(timed, f"llmkit {who}", "growing conversation", 20) for who in ("on tiktoken", "with the extra")]
 
 
-def hostile(report: Report, peer: tiktoken.Encoding, folder: str) -> None:
+def hostile(report: Report, peer: tiktoken.Encoding, folder: str) -> Goals:
     texts = {
         "one letter": "a" * 1_000_000,
+        "letters": "".join(random.Random(1).choices(string.ascii_lowercase, k=1_000_000)),
+        "digits": "7" * 1_000_000,
+        "exclamation marks": "!" * 1_000_000,
+        "equals signs": "=" * 1_000_000,
+        "spaces": " " * 1_000_000,
         "spaces before a word": " " * 1_000_000 + "x",
         "line breaks": "\n" * 1_000_000,
-        "slashes": "/" * 1_000_000,
+        "Chinese": "中文的人" * 83_333,
         "emoji": "😀" * 250_000,
         "base64": base64.b64encode(os.urandom(750_000)).decode(),
-        "lone surrogates": "\ud800 a" * 333_333,
+        "<|endoftext|>": "<|endoftext|>" * 77_000,
+        "lone surrogates": "\ud800 a" * 200_000,
+        "all of Unicode": "".join(map(chr, range(0xD800))) * 6,
     }
-    rows = []
+    ways = {
+        "tiktoken": lambda text: len(peer.encode_ordinary(text)),
+        "llmkit on tiktoken": lambda text: count_tokens(text, MODEL, directory=folder),
+        "llmkit with the extra": lambda text: count_tokens(text, MODEL),
+    }
+    rows, growth = [], dict.fromkeys(ways, 0.0)
     for name, text in texts.items():
         cells = []
-        for count in (
-            lambda text=text: len(peer.encode_ordinary(text)),
-            lambda text=text: count_tokens(text, MODEL, directory=folder),
-            lambda text=text: count_tokens(text, MODEL),
-        ):
-            started = time.process_time()
-            try:
-                with silence():
-                    count()
-                cells.append(f"{(time.process_time() - started) * 1e3:.0f}")
-            except BaseException as error:  # tiktoken's PanicException is no Exception
-                cells.append(type(error).__name__)
+        for way, count in ways.items():
+            once, again = seconds(count, text), seconds(count, text * 4)
+            growth[way] = max(growth[way], again / once if once > 0.01 else 0.0)
+            cells.append(f"{once * 1e3:.0f}" if once < float("inf") else "panic")
         rows.append([name, *cells])
-    report.table(
-        "A megabyte of one thing, CPU ms, once:",
-        ("text", "tiktoken", "llmkit on tiktoken", "llmkit with the extra"),
-        rows,
-    )
+    report.table("A megabyte of one thing, CPU ms, once:", ("text", *ways), rows)
+    return [
+        (f"4 MB / 1 MB, the worst (16 is quadratic): {way}", growth[way], 10.0) for way in ways if way != "tiktoken"
+    ]
+
+
+def seconds(count: Callable[[str], int], text: str) -> float:
+    started = time.process_time()
+    try:
+        with silence():
+            count(text)
+    except BaseException as error:  # tiktoken's PanicException is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return float("inf")
+    return time.process_time() - started
 
 
 @contextmanager
@@ -252,7 +286,7 @@ print((time.perf_counter() - started) * 1e3, resident() - memory)
 """
 
 
-def loading(report: Report, folder: str) -> None:
+def loading(report: Report, folder: str) -> Goals:
     fits = f"from llmkit.tokens import within_limit; within_limit('x' * 4000, 8_192, {MODEL!r})"
     count = f"from llmkit.tokens import count_tokens; count_tokens('x', {MODEL!r}"
     works = {
@@ -261,7 +295,7 @@ def loading(report: Report, folder: str) -> None:
         "llmkit on tiktoken: first count": f"{count}, directory={folder!r})",
         "llmkit with the extra: first count": f"{count})",
     }
-    rows = []
+    rows, found = [], []
     for name, work in works.items():
         program = _START.format(checkout=str(Path(__file__).parents[1]), work=work)
         runs = []
@@ -270,7 +304,16 @@ def loading(report: Report, folder: str) -> None:
             runs.append([float(figure) for figure in done.stdout.split()])
         milliseconds, megabytes = (sorted(column)[2] for column in zip(*runs, strict=True))
         rows.append([name, f"{milliseconds:.0f}", f"{megabytes:.0f}"])
+        found.append((milliseconds, megabytes))
     report.table("A fresh process, imports included, median of 5:", ("", "ms", "MB more"), rows)
+    (time_of_peer, memory_of_peer), _, *ours = found
+    whose = ("llmkit on tiktoken", "llmkit with the extra")
+    goals = [
+        (f"first count: {who} / tiktoken", each[0] / time_of_peer, 1.0) for who, each in zip(whose, ours, strict=True)
+    ]
+    return goals + [
+        (f"memory: {who} / tiktoken", each[1] / memory_of_peer, 1.0) for who, each in zip(whose, ours, strict=True)
+    ]
 
 
 if __name__ == "__main__":

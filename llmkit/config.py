@@ -182,11 +182,11 @@ class LLMConfig:
 
     def with_default(self, name: str, value: Any) -> LLMConfig:
         """Return a copy in which `name` has a better default, or `self` where the caller had set it."""
-        if name in self.explicit:
+        if name in self.explicit or getattr(self, name) == value:
             return self
-        changed: Any = {name: value}
-        config = self.replace(**changed)
-        object.__setattr__(config, "_explicit", self.explicit)
+        # Not made anew: a check of all settings takes longer than the rest of what a call needs.
+        config = object.__new__(type(self))
+        config.__dict__.update(self.__dict__, **{name: value})
         return config
 
 

@@ -1,5 +1,6 @@
-"""What a conversation is made of that costs tokens: its texts, and a number for all the rest. Depends on `errors`.
+"""What a conversation is made of that costs tokens: its texts, and a number for all the rest.
 
+Depends on errors, media and token_models.
 Messages and tools have the form of Chat Completions. The figures are those of OpenAI's cookbook and of its guide to
 images where there are any, else found in the usage that services reported; each says which.
 """
@@ -8,30 +9,37 @@ from __future__ import annotations
 
 import json
 import math
-from binascii import a2b_base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from .errors import LLMProviderConfigurationError
+from .media import audio_seconds, image_size
+from .token_models import TokenModel
 
-if TYPE_CHECKING:
-    from .token_tables import TokenModel
-
-__all__ = ["Conversation", "ImageRule", "image_rule", "image_size"]
+__all__ = ["Conversation", "ImageRule", "MediaRules", "media_rules"]
 
 ImageRule = Callable[[int, int, bool], int]
 """The tokens of an image, from its width and height in pixels, and whether its detail is low."""
 
 
+class MediaRules(NamedTuple):
+    """How a model counts an image, and how many tokens a second of audio has."""
+
+    image: ImageRule
+    audio: int
+
+
 class Conversation:
     """What a conversation is made of: texts to count, and tokens that are known without counting."""
 
-    def __init__(self, messages: Any, tools: Any, model: TokenModel, image: ImageRule) -> None:
+    def __init__(
+        self, messages: Any, tools: Any, model: TokenModel, media: MediaRules, response_format: Any = None
+    ) -> None:
         self.texts: list[str] = []
         self.tokens = model.overhead.reply
         self.exact = model.overhead.exact
-        self._image_rule = image
+        self._media = media
         for message in _mappings("messages", messages):
             self.tokens += model.overhead.message
             for key, value in message.items():
@@ -47,6 +55,8 @@ class Conversation:
             for tool in _mappings("tools", tools):
                 self.tokens += 10 if model.encoding == "cl100k_base" else 7
                 self._tool(tool)
+        if response_format is not None:
+            self._format(response_format)
 
     def _name(self, value: Any) -> None:
         self.tokens += 1
@@ -102,26 +112,39 @@ class Conversation:
         inside = [each for group in (properties, *named) if isinstance(group, Mapping) for each in group.values()]
         return [*inside, *(each for group in listed if isinstance(group, list) for each in group), schema.get("items")]
 
+    def _format(self, response_format: Any) -> None:
+        if not isinstance(response_format, Mapping):
+            told = f"response_format must be a dict, not {type(response_format).__name__}"
+            raise LLMProviderConfigurationError(told)
+        if response_format.get("type") in ("text", "json_object"):
+            return
+        # Its JSON and 4 for its name come near what OpenAI charges, which does not say how it tells the model.
+        self.exact = False
+        self.tokens += 4
+        inner = response_format.get("json_schema", response_format)
+        self._json(inner.get("schema", inner) if isinstance(inner, Mapping) else inner)
+
     def _image(self, part: Mapping[str, Any]) -> None:
         self.exact = False
         image = part.get("image_url", part.get("source"))
         image = image if isinstance(image, Mapping) else {"url": image}
         width, height = image_size(image.get("url", image.get("data"))) or (1024, 1024)
         low = (image.get("detail") or part.get("detail")) == "low"
-        self.tokens += self._image_rule(width, height, low)
+        self.tokens += self._media.image(width, height, low)
 
     def _audio(self, part: Mapping[str, Any]) -> None:
-        # 10 tokens a second; MP3 of 128 kbit/s, or 24,000 samples of 16 bits.
         self.exact = False
         audio = part.get("input_audio")
-        audio = audio if isinstance(audio, Mapping) else {}
-        bytes_of_token = 4_800 if audio.get("format") == "wav" else 1_600
-        self.tokens += 3 + len(str(audio.get("data", ""))) * 3 // 4 // bytes_of_token
+        data = audio.get("data") if isinstance(audio, Mapping) else None
+        # 3 more: found in the usage of gpt-audio.
+        self.tokens += 3 + int(audio_seconds(data) * self._media.audio)
 
     def _file(self, part: Mapping[str, Any]) -> None:
         # A page costs its text and an image of it, about 250 tokens; the number of pages is not known here.
         self.exact = False
-        self.tokens += max(250, len(str(part.get("file", ""))) // 150)
+        file = part.get("file")
+        data = file.get("file_data") if isinstance(file, Mapping) else file
+        self.tokens += max(250, len(data) // 150 if isinstance(data, (str, bytes)) else 0)
 
     def _text_part(self, part: Mapping[str, Any]) -> None:
         self._text(part.get("text", part.get("refusal")))
@@ -134,8 +157,14 @@ class Conversation:
 
     def _unknown(self, value: Any) -> None:
         self.exact = False
+        if isinstance(value, str):
+            self.texts.append(value)
+        else:
+            self._json(value)
+
+    def _json(self, value: Any) -> None:
         try:
-            self.texts.append(value if isinstance(value, str) else json.dumps(value, default=str))
+            self.texts.append(json.dumps(value, default=str, separators=(",", ":"), ensure_ascii=False))
         except (TypeError, ValueError, RecursionError):
             self.texts.append(str(type(value)))
 
@@ -175,10 +204,12 @@ def _mappings(name: str, values: Any) -> Sequence[Mapping[str, Any]]:
     return values
 
 
-def image_rule(model: str) -> ImageRule:
-    """Return how a model's images are counted; OpenAI's rule for gpt-4o where nothing else is known."""
+def media_rules(model: str) -> MediaRules:
+    """Return how a model's images and audio are counted; OpenAI's rules for gpt-4o where nothing else is known."""
     name = model.lower().rpartition("/")[2]
-    return next((rule for part, rule in _IMAGE_RULES.items() if part in name), _IMAGE_RULES["gpt-4o"])
+    image = next((rule for part, rule in _IMAGE_RULES.items() if part in name), _IMAGE_RULES["gpt-4o"])
+    # Tokens a second: ai.google.dev/gemini-api/docs/tokens; developers.openai.com, "Managing costs" of realtime audio.
+    return MediaRules(image, 32 if "gemini" in name else 10)
 
 
 def _tiles(base: int, tile: int, width: int, height: int, low: bool) -> int:
@@ -230,46 +261,3 @@ _IMAGE_RULES: dict[str, ImageRule] = {
     "computer-use": partial(_tiles, 65, 129),
     "gpt-4o": partial(_tiles, 85, 170),
 }
-
-
-def image_size(url: object) -> tuple[int, int] | None:
-    """Return the width and height of a PNG, GIF, JPEG or WebP image in a `data:` URL or in base64, else None.
-
-    Looks at the first 192 kB. The size is what the image's header says.
-    """
-    if not isinstance(url, str) or url.startswith(("http:", "https:")):
-        return None
-    begin = url.find(",", 0, 256) + 1 if url.startswith("data:") else 0
-    try:
-        data = a2b_base64(url[begin : begin + 262_144])
-    except ValueError:
-        return None
-    if data.startswith(b"\x89PNG"):
-        return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
-    if data.startswith(b"GIF8"):
-        return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
-    if data.startswith(b"\xff\xd8"):
-        return _jpeg_size(data)
-    return _webp_size(data) if data[8:12] == b"WEBP" else None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[position + 7 : position + 9]), int.from_bytes(data[position + 5 : position + 7])
-        position += 2 + int.from_bytes(data[position + 2 : position + 4])
-    return None
-
-
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 ":
-        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
@@ -11,6 +11,7 @@ from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call
 from .codec import encode_json
 from .config import APIType, ConfigSettings, LLMConfig, StreamMode, environment
+from .countable import Countable, countable, fits_by_length
 from .errors import (
     LLMProviderBadRequestError,
     LLMProviderConfigurationError,
@@ -19,7 +20,7 @@ from .errors import (
     LLMProviderUnsupportedOperationError,
 )
 from .hooks import Hooks, observers
-from .messages import ITEM, parse_messages
+from .messages import ITEM, Message, parse_messages
 from .response import Issuer, LLMResponse, ResponseBuilder
 from .retry import RetryBudget, refused_default
 from .services import find_spec
@@ -67,6 +68,7 @@ class LLMProvider:
             raise LLMProviderConfigurationError(f"config is a {type(config).__name__}; it must be an LLMConfig")
         self._config = config
         self._key = Secret(api_key) if api_key else None
+        self._counters: dict[str, MessageTokenCounter] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider_type} {self._config.model_name}>"
@@ -81,7 +83,7 @@ class LLMProvider:
 
         Raises LLMProviderConfigurationError for a wrong name or value; nothing is changed then.
         """
-        self._config = self._config.replace(**settings)
+        self._config = self._changed(settings)
 
     def get_model_info(self) -> dict[str, Any]:
         """Return provider_type, model_name, api_type, stream_mode and token_limit (tokens of the prompt)."""
@@ -94,24 +96,59 @@ class LLMProvider:
             "token_limit": config.token_limit,
         }
 
-    def estimate_tokens(self, text: str) -> TokenCount:
-        """Return how many tokens a text has for the model; never touches the network.
+    def estimate_tokens(
+        self,
+        text: str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]],
+        *,
+        tools: Any = None,
+        response_format: Any = None,
+    ) -> TokenCount:
+        """Return how many tokens a text, or a conversation, has for the model; never touches the network.
 
-        The number is a `TokenCount`: an int whose `exact` tells a count from an estimate.
+        A conversation is a list of messages; it, and a text with tools or an output format, is counted with all that
+        it costs as input (see `count_message_tokens`), and costs the new messages only when it is counted again.
+        The number is a `TokenCount`: an int whose `exact` tells a count from an estimate. A megabyte takes up to half
+        a second, the first count some tenths of one: in an event loop, call it in a thread.
+
+        Raises LLMProviderConfigurationError, LLMProviderBadRequestError for what is no text and no conversation.
         """
-        from .tokens import count_tokens
+        if _is_bare(text, tools, response_format):
+            from .tokens import count_tokens
 
-        return count_tokens(text, self._config.model_name)
+            return count_tokens(text, self._config.model_name)  # type: ignore[arg-type]
+        messages, tools, response_format = _countable(text, tools, response_format)
+        counter = self._message_counter(self._config.model_name)
+        return counter.count(messages, tools=tools, response_format=response_format)
 
-    def validate_token_limit(self, prompt: str, max_tokens: int | None = None) -> bool:
+    def validate_token_limit(
+        self,
+        prompt: str | Message | Mapping[str, Any] | Sequence[Message | Mapping[str, Any]],
+        max_tokens: int | None = None,
+        *,
+        tools: Any = None,
+        response_format: Any = None,
+    ) -> bool:
         """Return whether a prompt, and an answer of `max_tokens` tokens, fit the token limit.
 
-        None: an answer of the configured `max_tokens`, or none at all.
+        None: an answer of the configured `max_tokens`, or none at all. The prompt is a text or a conversation, as for
+        `estimate_tokens`; one that its length settles is not counted, which takes microseconds.
         """
-        from .tokens import within_limit
-
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 0):
+            raise LLMProviderConfigurationError(f"max_tokens is {max_tokens!r}; it must be a whole number, 0 or above")
         answer = max_tokens if max_tokens is not None else self._config.max_tokens or 0
-        return within_limit(prompt, self._config.token_limit - answer, self._config.model_name)
+        limit, model = self._config.token_limit - answer, self._config.model_name
+        if _is_bare(prompt, tools, response_format):
+            from .tokens import within_limit
+
+            return within_limit(prompt, limit, model)  # type: ignore[arg-type]
+        messages, tools, response_format = _countable(prompt, tools, response_format)
+        counter = self._message_counter(model)
+        return counter.within_limit(messages, limit, tools=tools, response_format=response_format)
+
+    def _message_counter(self, model: str) -> MessageTokenCounter:
+        from .tokens import MessageTokenCounter
+
+        return self._counters.get(model) or self._counters.setdefault(model, MessageTokenCounter(model))
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a prompt."""
@@ -124,6 +161,10 @@ class LLMProvider:
     def execute_responses_api(self, *args: Any, **kwargs: Any) -> Any:
         """Answer through the Responses API."""
         raise self._unsupported("execute_responses_api")
+
+    def _changed(self, settings: Any) -> LLMConfig:
+        """Return the settings in force, with others in place of some."""
+        return self._config.replace(**settings)
 
     def _unsupported(self, operation: str) -> LLMProviderUnsupportedOperationError:
         return LLMProviderUnsupportedOperationError(f"{self.provider_type} does not support {operation}")
@@ -150,19 +191,25 @@ class HTTPProvider(LLMProvider):
         self.cache = cache
         self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
         self.provider_type = provider_type or self.spec.name
-        window = self.spec.context_window(config.model_name)
-        self._config = config.with_default("token_limit", window) if window else config
+        self._config = self._windowed(config)
         self._key = find_key(self.spec, api_key)
         self.base_url = find_base_url(self.spec, base_url)
         self.budget = RetryBudget()
         self._wire_formats: dict[APIType, WireFormat] = {}
-        self._counters: dict[str, MessageTokenCounter] = {}
         self._refused_defaults: set[tuple[str, str]] = set()
         if self.base_url:
             check_base_url(self.base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
 
     def __reduce__(self) -> str:
         raise TypeError("a provider holds connections and a key and is not pickled; pickle its config")
+
+    def _changed(self, settings: Any) -> LLMConfig:
+        return self._windowed(super()._changed(settings))
+
+    def _windowed(self, config: LLMConfig) -> LLMConfig:
+        """Return settings whose token limit follows the model's window, unless the caller has set one."""
+        window = self.spec.context_window(config.model_name)
+        return config.with_default("token_limit", window) if window else config
 
     def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
@@ -194,7 +241,7 @@ class HTTPProvider(LLMProvider):
         Raises LLMProviderBadRequestError for messages of the wrong shape, LLMProviderConfigurationError for wrong
         settings; nothing has been sent then.
         """
-        config = self._config.replace(**settings) if settings else self._config
+        config = self._changed(settings) if settings else self._config
         largest_plain_answer = self.wire_format(config.api_type).largest_plain_answer
         must_stream = largest_plain_answer is not None and (config.max_tokens or 0) > largest_plain_answer
         if background and config.api_type is not APIType.RESPONSES:
@@ -223,7 +270,7 @@ class HTTPProvider(LLMProvider):
 
     def make_operation(self, operation: str, **settings: Any) -> Call:
         """Return a call that asks no model: it carries the settings of a request beside the answers."""
-        config = self._config.replace(**settings) if settings else self._config
+        config = self._changed(settings) if settings else self._config
         return Call(config=config, api_type=config.api_type, messages=(), operation=operation)
 
     def make_count(self, messages: Any, **options: Any) -> Call:
@@ -252,28 +299,30 @@ class HTTPProvider(LLMProvider):
         """Raise LLMProviderTokenLimitError for a prompt over the token limit; return whether it was checked.
 
         A long prompt takes a while to count: with `at_once` it is left unchecked where that is more than a few
-        milliseconds, and belongs in a worker thread.
+        milliseconds, and belongs in a worker thread. The prompt is all that `countable` finds in the call.
         """
-        limit, model, texts = call.config.token_limit, call.model, _texts(call)
-        if _fits_by_length(texts, limit):
+        limit = call.config.token_limit
+        if fits_by_length(call, limit):
             return True
-        from .tokens import MessageTokenCounter, counts_at_once, limit_by_length
-
-        if at_once:
-            text = "".join(texts)
-            if limit_by_length(text, limit, model) is None and not counts_at_once(text, model):
-                return False
-        counter = self._counters.setdefault(model, MessageTokenCounter(model))
-        messages = [{"role": "user", "content": text} for text in texts]
-        if not counter.within_limit(messages, limit):
-            count = counter.count(messages)
-            raise self.named(
-                LLMProviderTokenLimitError(
-                    f"the prompt has {'' if count.exact else 'about '}{count} tokens, more than the token_limit "
-                    f"{limit}; shorten it or raise token_limit"
-                )
+        messages, tools, response_format = countable(
+            call.messages,
+            instructions=call.instructions,
+            tools=call.tools,
+            response_format=call.response_format,
+            output_format=call.output_format,
+        )
+        counter = self._message_counter(call.model)
+        check = counter.within_limit_at_once if at_once else counter.within_limit
+        fits = check(messages, limit, tools=tools, response_format=response_format)
+        if fits is not False:
+            return fits is True
+        count = counter.count(messages, tools=tools, response_format=response_format)
+        raise self.named(
+            LLMProviderTokenLimitError(
+                f"the prompt has {'' if count.exact else 'about '}{count} tokens, more than the token_limit "
+                f"{limit}; shorten it or raise token_limit"
             )
-        return True
+        )
 
     def call_queue(self) -> CallQueue | None:
         """Return what keeps the calls to the provider's limits, None where it has none."""
@@ -285,7 +334,8 @@ class HTTPProvider(LLMProvider):
 
     def rough_tokens(self, call: Call) -> int:
         """Return about how many tokens a call will take, prompt and answer, from its length alone."""
-        return sum(map(len, _texts(call))) // 4 + 8 * len(call.messages) + (call.config.max_tokens or 0)
+        characters = len(call.instructions or "") + sum(len(message.text) for message in call.messages)
+        return characters // 4 + 8 * len(call.messages) + (call.config.max_tokens or 0)
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""
@@ -351,19 +401,21 @@ class HTTPProvider(LLMProvider):
         return text.replace(self._key.value, REDACTED) if self._key else text
 
 
-def _texts(call: Call) -> list[str]:
-    """Return what a call's prompt says, message by message."""
-    calls = ["".join(tool_call.arguments_text for tool_call in message.tool_calls) for message in call.messages]
-    texts = [message.text + arguments for message, arguments in zip(call.messages, calls, strict=True)]
-    return [call.instructions, *texts] if call.instructions else texts
+def _is_bare(prompt: Any, tools: Any, response_format: Any) -> bool:
+    """Return whether a prompt is a text with nothing else to count, or nothing that can be counted at all."""
+    if isinstance(prompt, str):
+        return tools is None and response_format is None
+    return not isinstance(prompt, (list, tuple, Mapping, Message))
 
 
-def _fits_by_length(texts: list[str], limit: int) -> bool:
-    """Return whether texts are so short that they need not be counted, nor what counts them be loaded.
-
-    A token is at least one byte, a character at most four, and a message costs a few tokens besides its text.
-    """
-    return sum(map(len, texts)) * 4 + len(texts) * 8 <= limit
+def _countable(prompt: Any, tools: Any, response_format: Any) -> Countable:
+    is_plain = response_format is None or isinstance(response_format, Mapping)
+    return countable(
+        parse_messages(prompt),
+        tools=parse_tools(tools),
+        response_format=response_format if is_plain else None,
+        output_format=None if is_plain else output_format(response_format),
+    )
 
 
 def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

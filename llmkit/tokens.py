@@ -7,20 +7,24 @@ what tiktoken does. A limit is decided from the length of the text where that se
 An estimate, for a model whose tokenizer is not public and for a machine without tables, comes from the bytes of the
 text by kind (`_WEIGHTS`), times a factor of the model's family. Its errors are in the docstring of `count_tokens`.
 
-Depends on `errors`, `token_tables` and `conversation`; tiktoken and toktok are imported when a text is counted.
+Depends on errors, token_models, token_pieces, token_tables and conversation; tiktoken and toktok are imported when a
+text is counted.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from .conversation import Conversation, image_rule
+from .conversation import Conversation, media_rules
 from .errors import LLMProviderConfigurationError
-from .token_tables import LONGEST_TOKEN, TokenModel, encoding_named, load_counter, loaded_counter, model_named, pieces
+from .token_models import TokenModel, model_named
+from .token_pieces import pieces
+from .token_tables import ENCODINGS, LONGEST_TOKEN, Counter, encoding_named, load_counter, loaded_counter
 
 if TYPE_CHECKING:
     import os
@@ -50,7 +54,7 @@ class TokenCount(int):
     encoding: str | None
 
     def __new__(cls, value: int = 0, exact: bool = True, encoding: str | None = None) -> Self:
-        count = super().__new__(cls, value)
+        count = int.__new__(cls, value)
         count.exact = exact
         count.encoding = encoding
         return count
@@ -71,18 +75,38 @@ def count_tokens(
 
     The error of an estimate, median and 90th percentile: against o200k_base 6 % and 17 % on English, 4 % and 13 % on
     code, 5 % and 11 % on JSON, 9 % and 23 % over 96 languages (worst: Amharic, two thirds too few). Against the
-    usage recorded for conversations of 20 tokens and more: Claude 6 % and 32 % (12 of them), Gemini 13 % and 18 %
-    (14), other families 4 to 31 % at the median, few and short. The factors were fitted to the same records. A
+    usage recorded for conversations of 20 tokens and more: Claude 6 % and 32 % (12 of them), Gemini 12 % and 24 %
+    (13), other families 4 to 31 % at the median, few and short. The factors were fitted to the same records. A
     service that puts a system message of its own before the conversation is missed by the whole of it.
 
     Raises LLMProviderConfigurationError if `text` or `model` is not a str, or there is no such encoding.
     """
-    _check("text", text, str)
+    if not isinstance(text, str):
+        _check("text", text, str)
+    try:
+        counter, exact, name = _ways[model, encoding, directory]
+    except (KeyError, TypeError):
+        return _first_count(text, model, encoding, directory)
+    count = int.__new__(TokenCount, _count(text, counter))
+    count.exact, count.encoding = exact, name
+    return count
+
+
+_ways: dict[tuple[str, str | None, str | os.PathLike[str] | None], tuple[Counter, bool, str]] = {}
+"""How `count_tokens` counts what it was asked for before: to find that out takes as long as a short text."""
+
+
+def _first_count(text: str, model: str, encoding: str | None, directory: str | os.PathLike[str] | None) -> TokenCount:
     token_model = _token_model(model, encoding)
-    counter = load_counter(token_model.encoding, directory) if token_model.encoding else None
-    if counter is None:
+    name = token_model.encoding
+    counter = load_counter(name, directory) if name else None
+    if counter is None or name is None:
         return TokenCount(estimate_text(text, token_model.factor), False)
-    return TokenCount(_count(text, counter), token_model.exact, token_model.encoding)
+    if len(_ways) >= 256:
+        _ways.clear()
+    with suppress(TypeError):  # a path without a hash
+        _ways[model, encoding, directory] = counter, token_model.exact, name
+    return TokenCount(_count(text, counter), token_model.exact, name)
 
 
 def within_limit(
@@ -126,13 +150,17 @@ def counts_at_once(
 ) -> bool:
     """Return whether counting a text takes a few milliseconds at most, so that an event loop may do it itself.
 
-    False while the model's table is not loaded, and for texts of more than 20,000 characters (200,000 where the
+    False while the model's table is not loaded, and for texts of more than 20,000 characters (100,000 where the
     count is an estimate): those belong in a worker thread.
     """
-    token_model = _token_model(model, encoding)
-    if token_model.encoding is None:
-        return len(text) <= 200_000
-    return len(text) <= 20_000 and loaded_counter(token_model.encoding, directory) is not None
+    name = _token_model(model, encoding).encoding
+    if len(text) > _AT_ONCE[name is not None]:
+        return False
+    return name is None or loaded_counter(name, directory) is not None
+
+
+# Characters, by whether they are counted: 2 ms of tiktoken's time, and 8 ms where all is one letter.
+_AT_ONCE = {True: 20_000, False: 100_000}
 
 
 def load_encoding(
@@ -140,8 +168,8 @@ def load_encoding(
 ) -> str | None:
     """Load the table that a model's tokens are counted with, and return its encoding; None if there is no table.
 
-    Worth a call before an event loop starts: it takes some tenths of a second, most of it with the interpreter lock
-    held, in whichever thread. Raises as `count_tokens` does.
+    Worth a call before an event loop starts: it takes 0.2 to 0.3 s, and holds the interpreter lock, and with it every
+    loop, for 0.12 s (tiktoken) or 0.3 s (toktok-rs) at a stretch, in whichever thread. Raises as `count_tokens` does.
     """
     name = _token_model(model, encoding).encoding
     return name if name and load_counter(name, directory) else None
@@ -152,21 +180,27 @@ def count_message_tokens(
     model: str,
     *,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    response_format: Mapping[str, Any] | None = None,
     encoding: str | None = None,
     directory: str | os.PathLike[str] | None = None,
 ) -> TokenCount:
-    """Return how many tokens a conversation costs as input; messages and tools have the form of Chat Completions.
+    """Return how many tokens a conversation costs as input; all of it has the form of Chat Completions.
 
     Texts, roles and names are counted by OpenAI's recipe (its cookbook, "How to count tokens with tiktoken") and
     are exact for its models: all 53 recorded prompts of that kind agree, reasoning models included. Not exact:
     tools (the cookbook's recipe; the usage recorded for 39 prompts lies between 4 tokens less and 24 more), calls of
-    tools, images (the vendors' documented formulas; 1024 × 1024 where the size is not in the message), audio, files,
-    and every conversation with a model of another vendor. A part of an unknown kind is estimated, never refused.
-    Output formats (`response_format`) are not part of this and cost more: for JSON schemas 45 to 154 tokens.
+    tools, images (the vendors' documented formulas; 1024 × 1024 where the size is not in the message), audio (10
+    tokens a second, 32 for Gemini; MP3 without a header of its length by its bit rate, other formats as if they had
+    128 kbit/s), files, and every conversation with a model of another vendor. A part of an unknown kind is
+    estimated, never refused. A JSON schema as `response_format` costs its JSON and 4 tokens: within 8 of what OpenAI
+    charged for 8 of them (of 45 to 154 tokens), within 14 for 7 in the Responses API; xAI, gpt-oss and Ollama charged
+    8 to 80 more, Claude 600.
 
-    Raises LLMProviderConfigurationError if `messages` or `tools` is no sequence of mappings; else as `count_tokens`.
+    Raises LLMProviderConfigurationError if `messages` or `tools` is no sequence of mappings, or `response_format` no
+    mapping; else as `count_tokens`.
     """
-    return MessageTokenCounter(model, encoding=encoding, directory=directory).count(messages, tools=tools)
+    counter = MessageTokenCounter(model, encoding=encoding, directory=directory)
+    return counter.count(messages, tools=tools, response_format=response_format)
 
 
 class MessageTokenCounter:
@@ -182,7 +216,7 @@ class MessageTokenCounter:
     ) -> None:
         self._arguments = (model, encoding, directory)
         self._model = _token_model(model, encoding)
-        self._image = image_rule(model)
+        self._media = media_rules(model)
         self._counts: dict[str, int] = {}
         self._remembered = 0
 
@@ -193,10 +227,14 @@ class MessageTokenCounter:
         return _message_counter, self._arguments
 
     def count(
-        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
     ) -> TokenCount:
         """Return how many tokens a conversation costs as input; see `count_message_tokens`."""
-        conversation = Conversation(messages, tools, self._model, self._image)
+        conversation = Conversation(messages, tools, self._model, self._media, response_format)
         name, directory = self._model.encoding, self._arguments[2]
         counter = load_counter(name, directory) if name else None
         total = conversation.tokens + sum(map(partial(self._count, counter), conversation.texts))
@@ -210,16 +248,16 @@ class MessageTokenCounter:
         limit: int,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
     ) -> bool:
         """Return whether a conversation costs at most `limit` tokens, without counting where lengths settle it."""
         _check("limit", limit, int)
-        conversation = Conversation(messages, tools, self._model, self._image)
+        conversation = Conversation(messages, tools, self._model, self._media, response_format)
+        settled = self._settled(conversation, limit)
+        if settled is not None:
+            return settled
         rest = limit - conversation.tokens
-        if sum(len(text) * (1 if text.isascii() else 4) for text in conversation.texts) <= rest:
-            return True
         name, directory = self._model.encoding, self._arguments[2]
-        if rest < 0 or (name and sum(map(len, conversation.texts)) > rest * LONGEST_TOKEN):
-            return False
         counter = load_counter(name, directory) if name else None
         for text in conversation.texts:
             rest -= self._count(counter, text)
@@ -227,10 +265,45 @@ class MessageTokenCounter:
                 return False
         return True
 
-    def _count(self, counter: Callable[[str], int] | None, text: str) -> int:
-        count = self._counts.get(text)
-        if count is None:
-            count = _count(text, counter) if counter else estimate_text(text, self._model.factor)
+    def within_limit_at_once(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        limit: int,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+    ) -> bool | None:
+        """Return what `within_limit` does if that, and `count` after it, take an event loop a few milliseconds at most.
+
+        None: it belongs in a worker thread. So does a conversation that is far too long: its count takes a while.
+        """
+        _check("limit", limit, int)
+        conversation = Conversation(messages, tools, self._model, self._media, response_format)
+        if self._settled(conversation, limit):
+            return True
+        name, directory = self._model.encoding, self._arguments[2]
+        if name and loaded_counter(name, directory) is None:
+            return None
+        # To see whether a text is remembered takes a millisecond for a megabyte.
+        few = sum(map(len, conversation.texts)) <= _LONGEST_REMEMBERED
+        if not few or sum(len(text) for text in conversation.texts if text not in self._counts) > _AT_ONCE[bool(name)]:
+            return None
+        return self.within_limit(messages, limit, tools=tools, response_format=response_format)
+
+    def _settled(self, conversation: Conversation, limit: int) -> bool | None:
+        """Return whether a conversation is within the limit if the length of its texts tells."""
+        rest = limit - conversation.tokens
+        if sum(len(text) * (1 if text.isascii() else 4) for text in conversation.texts) <= rest:
+            return True
+        too_long = self._model.encoding and sum(map(len, conversation.texts)) > rest * LONGEST_TOKEN
+        return False if rest < 0 or too_long else None
+
+    def _count(self, counter: Counter | None, text: str) -> int:
+        known = self._counts.get(text) if len(text) <= _LONGEST_REMEMBERED else None
+        if known is not None:
+            return known
+        count = _count(text, counter) if counter else estimate_text(text, self._model.factor)
+        if len(text) <= _LONGEST_REMEMBERED:
             self._remembered += len(text)
             if self._remembered > _REMEMBERED_CHARACTERS:
                 self._counts, self._remembered = {}, len(text)
@@ -239,6 +312,7 @@ class MessageTokenCounter:
 
 
 _REMEMBERED_CHARACTERS = 8_000_000
+_LONGEST_REMEMBERED = 2_000_000
 
 
 def _message_counter(model: str, encoding: str | None, directory: str | None) -> MessageTokenCounter:
@@ -251,6 +325,16 @@ def _check(name: str, value: object, kind: type) -> None:
 
 
 def _token_model(model: str, encoding: str | None) -> TokenModel:
+    try:
+        return _known_model(model, encoding)
+    except TypeError:  # it has no hash
+        _check("model", model, str)
+        encoding_named("" if encoding is None else encoding)
+        raise
+
+
+@lru_cache(maxsize=256)
+def _known_model(model: str, encoding: str | None) -> TokenModel:
     _check("model", model, str)
     token_model = model_named(model)
     if encoding is None:
@@ -258,7 +342,7 @@ def _token_model(model: str, encoding: str | None) -> TokenModel:
     return token_model._replace(encoding=encoding_named(encoding), exact=True, factor=1.0)
 
 
-def _count(text: str, counter: Callable[[str], int]) -> int:
+def _count(text: str, counter: Counter) -> int:
     try:
         return counter(text)
     except UnicodeEncodeError:
@@ -270,9 +354,15 @@ def _well_formed(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _counts_within(text: str, limit: int, encoding: str, counter: Callable[[str], int]) -> bool:
+_WHOLE = 65_536
+
+
+def _counts_within(text: str, limit: int, encoding: str, counter: Counter) -> bool:
+    if len(text) <= min(5 * limit, _WHOLE):
+        # It fits, most likely, and a cut text takes some hundredths more.
+        return counter(text) <= limit
     rest = _bytes_of(text)
-    for piece in pieces(text, encoding, size=max(1_024, min(32_768, 4 * limit))):
+    for piece in pieces(text, ENCODINGS[encoding], size=max(1_024, min(_WHOLE // 2, 4 * limit))):
         limit -= counter(piece)
         rest -= _bytes_of(piece)
         if limit < 0 or rest > limit * LONGEST_TOKEN:
@@ -315,10 +405,17 @@ _CODED_WEIGHT = 0.6
 
 def estimate_text(text: str, factor: float = 1.0) -> int:
     """Return about how many tokens a text has: those of o200k_base, times `factor`; at most its bytes in UTF-8."""
-    data = text.encode("utf-8", "replace")
-    coded = b"".join(run for word in data.split() if len(word) >= 48 for run in _CODED.findall(word))
-    tokens = _weigh(data) - _weigh(coded) + _CODED_WEIGHT * len(coded)
-    return min(math.ceil(tokens * factor), len(data))
+    tokens, length = 0.0, 0
+    # In slices, between which the interpreter lock can go to another thread.
+    for begin in range(0, len(text), _SLICE):
+        data = text[begin : begin + _SLICE].encode("utf-8", "replace")
+        coded = b"".join(run for word in data.split() if len(word) >= 48 for run in _CODED.findall(word))
+        tokens += _weigh(data) - _weigh(coded) + _CODED_WEIGHT * len(coded)
+        length += len(data)
+    return min(math.ceil(tokens * factor), length)
+
+
+_SLICE = 32_768
 
 
 def _weigh(data: bytes) -> float:

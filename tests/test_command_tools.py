@@ -101,7 +101,7 @@ def test_a_long_file_is_counted_in_pieces_that_add_up(
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Serve a small table in place of the published one."""
-    from .test_tokens import TABLE
+    from .tables import TABLE
 
     monkeypatch.setattr(token_tables, "_counters", {})
     small = token_tables._TABLES["o200k_base"]._replace(sha256=sha256(TABLE).hexdigest())

@@ -226,6 +226,15 @@ class TestProvider:
         assert provider().get_model_info()["token_limit"] == 128_000
         assert provider(token_limit=50).get_model_info()["token_limit"] == 50
         assert provider(model_name="never-heard-of").get_model_info()["token_limit"] == 8192
+        made = provider()
+        assert made.make_call("Hi", temperature=0.1).config.token_limit == 128_000
+        assert made.make_call("Hi", model_name="gpt-4.1").config.token_limit > 1_000_000
+        assert made.make_call("Hi", model_name="never-heard-of").config.token_limit == 8192
+        made.update_config(temperature=0.1)
+        assert made.config.token_limit == 128_000 and made.config.explicit == {"temperature"}
+        made.update_config(model_name="gpt-4.1")
+        assert made.config.token_limit > 1_000_000
+        assert provider(token_limit=50).make_call("Hi", temperature=0.1).config.token_limit == 50
 
     def test_a_prompt_over_the_limit_is_refused(self) -> None:
         with pytest.raises(LLMProviderTokenLimitError, match=r"openai: the prompt has .* tokens, more than .* 10"):

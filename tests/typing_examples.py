@@ -71,7 +71,9 @@ def blocking() -> None:
     provider.execute("Hello", max_tokens="many")  # type: ignore[call-overload]  # pyright: ignore
     create_sync_llm_provider("openai", timeout="long")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     tokens: int = provider.estimate_tokens("Hello")
+    tokens += provider.estimate_tokens(messages, tools=[])
     fits: bool = provider.validate_token_limit("Hello", max_tokens=tokens)
+    fits = provider.validate_token_limit(messages, response_format=Person)
     print(fits, provider.get_model_info()["token_limit"], provider.build_request("Hello").body)
 
 

@@ -117,13 +117,13 @@ class SyncFallbackProvider(SyncBaseProvider):
         infos = [provider.get_model_info() for provider in self.providers]
         return {**infos[0], "provider_type": self.provider_type, "providers": infos}
 
-    def estimate_tokens(self, text: str) -> TokenCount:
-        """Return how many tokens a text has for the first provider's model."""
-        return self.providers[0].estimate_tokens(text)
+    def estimate_tokens(self, text: Any, **options: Any) -> TokenCount:
+        """Return how many tokens a text, or a conversation, has for the first provider's model."""
+        return self.providers[0].estimate_tokens(text, **options)
 
-    def validate_token_limit(self, prompt: str, max_tokens: int | None = None) -> bool:
+    def validate_token_limit(self, prompt: Any, max_tokens: int | None = None, **options: Any) -> bool:
         """Return whether a prompt and its answer fit the token limit of the first provider."""
-        return self.providers[0].validate_token_limit(prompt, max_tokens)
+        return self.providers[0].validate_token_limit(prompt, max_tokens, **options)
 
     def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what the first provider would send; nothing is sent."""

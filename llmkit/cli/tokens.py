@@ -10,7 +10,8 @@ from typing import Any
 from ..choice import choose
 from ..config import environment
 from ..errors import LLMProviderConfigurationError
-from ..token_tables import ENCODINGS, TABLES_ADDRESS, pieces
+from ..token_pieces import pieces
+from ..token_tables import ENCODINGS, TABLES_ADDRESS
 from .attachments import read_bytes, text_of
 from .terminal import Progress, note, print_table
 
@@ -92,7 +93,7 @@ def _counted(text: str, model: str, encoding: str | None, name: str, progress: P
         count = count_tokens(text, model, encoding=encoding)
         return {"tokens": int(count), "exact": count.exact, "encoding": count.encoding}
     total, done, exact = 0, 0, True
-    for piece in pieces(text, table, A_STEP):
+    for piece in pieces(text, ENCODINGS[table], A_STEP):
         count = count_tokens(piece, model, encoding=encoding)
         total, done, exact = total + count, done + len(piece), count.exact
         progress.update(name, done, len(text))
