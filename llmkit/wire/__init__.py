@@ -155,12 +155,11 @@ class StreamDecoder(ABC):
         events: list[Event] = []
         data: Any = None
         try:
-            for event in received:
+            for type, text, _, _ in received:
                 if self.finished or self.failure:
                     break
-                text = event.data
                 if self.raw_events:
-                    events.append(RawEvent(event.type, text))
+                    events.append(RawEvent(type, text))
                 if text == "[DONE]":
                     self.on_done(events)
                 elif text:
@@ -171,7 +170,7 @@ class StreamDecoder(ABC):
                     if data.__class__ is not dict or data.get("error"):
                         self.failure = _failure_in_stream(data)
                     else:
-                        self.on_event(event.type, data, events)
+                        self.on_event(type, data, events)
         except LLMProviderError as error:
             self.failure = error
         except _SHAPE_ERRORS as error:
