@@ -17,11 +17,11 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked network _async._backend",
-    "config codec schema conversation token_tables local _async.connection",
-    "response failures retry checked tokens _async.transport",
-    "messages functions structured",
-    "tools",
+    "errors events sse chunked network",
+    "config codec schema conversation token_tables local asyncio_stream",
+    "response failures retry checked tokens _async._backend",
+    "messages functions structured _async.connection",
+    "tools _async.transport",
     "call",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",

@@ -307,7 +307,7 @@ import asyncio, sys
 from llmkit._async import transport as waiting
 from llmkit._sync import transport as blocking
 assert waiting.httpx.__name__ == blocking.httpx.__name__ == "httpx2"
-assert waiting.httpcore.__name__ == "httpcore2" and "httpx" not in sys.modules
+assert not {"httpx", "httpcore"} & set(sys.modules)
 url = sys.argv[1]
 
 async def main():
