@@ -16,7 +16,7 @@ from llmkit import codec
 from llmkit.errors import LLMProviderBadRequestError
 
 DEEP = 100_000
-DECODERS = [codec.decode_json, codec._standard_decode]
+DECODERS = [codec._standard_decode, codec._pydantic_decoder(), codec._msgspec_decoder()]
 VALUES = st.recursive(
     st.none()
     | st.booleans()
