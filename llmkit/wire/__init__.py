@@ -180,7 +180,8 @@ class StreamDecoder(ABC):
             self._refuse_halves()
         if self._decoded < WORTH_LOADING:
             self._decoded += len(events)
-            self._decode = json_decoder(self._decoded)
+            if self._decoded >= WORTH_LOADING:
+                self._decode = json_decoder(self._decoded)
         return events
 
     def read(self, body: Any) -> list[Event]:
