@@ -179,9 +179,7 @@ class StreamDecoder(ABC):
             events = self._halves.mend(events)
             self._refuse_halves()
         if self._decoded < WORTH_LOADING:
-            self._decoded += len(events)
-            if self._decoded >= WORTH_LOADING:
-                self._decode = json_decoder(self._decoded)
+            self._choose_decoder(len(events))
         return events
 
     def read(self, body: Any) -> list[Event]:
@@ -206,6 +204,11 @@ class StreamDecoder(ABC):
             self.finished = True
             self._refuse_halves()
         return events
+
+    def _choose_decoder(self, more: int) -> None:
+        self._decoded += more
+        if self._decoded >= WORTH_LOADING:
+            self._decode = json_decoder(self._decoded)
 
     def _decode_leniently(self, text: str) -> Any:
         try:
