@@ -7,14 +7,15 @@ costs one future, and no change to what the loop watches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from .network import READ_SIZE, is_readable
+from .network import READ_SIZE, holds_bytes, is_readable
 
-__all__ = ["AsyncioStream", "connect"]
+__all__ = ["AsyncioStream", "TLSStream", "connect"]
 
 # RFC 8305 §8.
 NEXT_ADDRESS_SECONDS = 0.25
@@ -24,24 +25,26 @@ _spare: list[memoryview] = []
 
 async def connect(
     host: str, port: int, tls: ssl.SSLContext | None, seconds: float | None, options: Sequence[tuple[int, int, int]]
-) -> AsyncioStream:
+) -> AsyncioStream | TLSStream:
     """Return a connection; `seconds` bounds all of it, the TLS handshake too."""
     # A name may have several addresses, of which one is dead. An address is connected to without asyncio's race between
     # them, which leaves it to the garbage collector to close a socket whose task is cancelled as it connects.
     literal = ":" in host or host.replace(".", "").isdigit()
+    race = None if literal else NEXT_ADDRESS_SECONDS
+    loop = asyncio.get_running_loop()
     async with asyncio.timeout(seconds):
-        _, stream = await asyncio.get_running_loop().create_connection(
-            AsyncioStream,
-            host,
-            port,
-            ssl=tls,
-            server_hostname=host if tls else None,
-            ssl_handshake_timeout=seconds if tls else None,
-            happy_eyeballs_delay=None if literal else NEXT_ADDRESS_SECONDS,
-        )
-    for option in options:
-        stream.get_extra_info("socket").setsockopt(*option)
-    return stream
+        _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=race)
+        try:
+            for option in options:
+                stream.get_extra_info("socket").setsockopt(*option)
+            if tls is None:
+                return stream
+            encrypted = TLSStream(stream, tls, host)
+            await encrypted.shake_hands()
+        except BaseException:
+            stream.abort()
+            raise
+    return encrypted
 
 
 class AsyncioStream(asyncio.BufferedProtocol):
@@ -82,12 +85,15 @@ class AsyncioStream(asyncio.BufferedProtocol):
         if self._failure:
             raise self._failure
 
-    async def aclose(self) -> None:
-        """Close at once: no handshake, and nothing more is sent."""
+    def abort(self) -> None:
+        """Have the loop close the socket in its next round; nothing more is sent."""
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
-        # The loop closes the socket in its next round.
+
+    async def aclose(self) -> None:
+        """Close at once."""
+        self.abort()
         await asyncio.sleep(0)
 
     def is_readable(self) -> bool:
@@ -100,6 +106,8 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait until something happens to the connection."""
+        if self._waiter:
+            raise RuntimeError("another task waits for this connection already")
         self._give_up_at = math.inf if seconds is None else self._loop.time() + seconds
         # A timer that is set already goes on when it is over: setting one for each wait takes longer.
         if self._timer is None or self._give_up_at < self._timer.when():
@@ -155,8 +163,7 @@ class AsyncioStream(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._ended = True
         self._wake()
-        # Sending may go on; TLS cannot, and asyncio warns of the wish.
-        return self.get_extra_info("ssl_object") is None
+        return True  # the other direction stays open
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -169,3 +176,59 @@ class AsyncioStream(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._clogged = False
         self._wake()
+
+
+class TLSStream:
+    """TLS over a stream, for which OpenSSL is asked directly: asyncio's own layer takes 256 KiB for each connection."""
+
+    def __init__(self, stream: AsyncioStream, context: ssl.SSLContext, host: str) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self.aclose = stream.aclose
+
+    async def shake_hands(self) -> None:
+        """Do the handshake; raises ssl.SSLError, also where the peer's certificate is not trusted."""
+        await self._do(None, self._tls.do_handshake)
+
+    async def read(self, seconds: float | None) -> bytes:
+        """Return what has come, as soon as there is any; b"" at the end, whether TLS was told of it or not."""
+        try:
+            data: bytes = await self._do(seconds, self._tls.read, READ_SIZE)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+        # OpenSSL gives one record at a time. What goes wrong with a later one goes wrong again in the next read.
+        with contextlib.suppress(ssl.SSLError):
+            while data and self._incoming.pending and len(data) < READ_SIZE:
+                data += self._tls.read(READ_SIZE)
+        return data
+
+    async def write(self, data: bytes, seconds: float | None) -> None:
+        """Send `data`, as the stream does."""
+        await self._do(seconds, self._tls.write, data)
+
+    def is_readable(self) -> bool:
+        """Return whether bytes or the end are there to be read."""
+        return self._stream.is_readable() or holds_bytes(self._tls)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what asyncio and httpcore know under `info`."""
+        return self._tls if info == "ssl_object" else self._stream.get_extra_info(info)
+
+    async def _do(self, seconds: float | None, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what OpenSSL returns, once it has been given the records that it wants and its own are sent."""
+        while True:
+            result, wanting = None, False
+            try:
+                result = call(*arguments)
+            except ssl.SSLWantReadError:
+                wanting = True
+            if self._outgoing.pending:
+                await self._stream.write(self._outgoing.read(), seconds)
+            if not wanting:
+                return result
+            received = await self._stream.read(seconds)
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()

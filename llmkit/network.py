@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["READ_SIZE", "environment_proxy", "is_readable", "keep_alive_options", "shared_tls_context"]
+__all__ = ["READ_SIZE", "environment_proxy", "holds_bytes", "is_readable", "keep_alive_options", "shared_tls_context"]
 
 READ_SIZE = 64 * 1024  # above 128 KiB each read takes memory from the system, and several times as long
 
@@ -82,6 +82,17 @@ def is_readable(socket: Any) -> bool:
     poll = select.poll()
     poll.register(number, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def holds_bytes(tls: ssl.SSLObject) -> bool:
+    """Return whether TLS has taken bytes or the end from its socket that nobody has read; takes one if so."""
+    import ssl
+
+    try:
+        tls.read(1)
+    except ssl.SSLError as error:
+        return not isinstance(error, ssl.SSLWantReadError)
+    return True
 
 
 def _certificate_directory() -> str | None:

@@ -238,6 +238,27 @@ async def test_another_task_may_close_a_response(behave: Any) -> None:
             assert await anyio.to_thread.run_sync(server.wait_gone)
 
 
+@pytest.mark.anyio
+async def test_two_tasks_that_read_one_body_do_not_wait_for_each_other() -> None:
+    with Stuck(Stuck.cuts_chunk) as server:
+        async with AsyncTransport() as http:
+            stream: Any = (await http.handle_async_request(request(server.url))).stream
+            assert await stream.__anext__() == b"he"
+            failures: list[Exception] = []
+
+            async def wait() -> None:
+                try:
+                    await stream.__anext__()
+                except httpx.ReadError as error:
+                    failures.append(error)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                tasks.start_soon(wait)
+            assert len(failures) == 2
+            assert idle(http) == 0
+
+
 @pytest.mark.parametrize("whole", [False, True], ids=["response", "transport"])
 @pytest.mark.parametrize("behave", [Stuck.cuts_chunk, Stuck.cuts_length])
 def test_another_thread_may_close_a_response(behave: Any, whole: bool) -> None:

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ..network import READ_SIZE, is_readable
+from ..network import READ_SIZE, holds_bytes, is_readable
 
 if TYPE_CHECKING or os.environ.get("LLMKIT_HTTP_LIBRARY") != "httpx2":
     import httpx
@@ -137,18 +137,7 @@ class _TrioStream:
             raise TimeoutError from error
 
     def is_readable(self) -> bool:
-        if is_readable(self._socket):
-            return True
-        if self._tls is None:
-            return False
-        import ssl
-
-        # TLS may have taken the bytes from the socket already.
-        try:
-            self._tls.read(1)
-        except OSError as error:
-            return not isinstance(error, ssl.SSLWantReadError)
-        return True
+        return is_readable(self._socket) or (self._tls is not None and holds_bytes(self._tls))
 
 
 def handle(handler: Any, request: Any) -> Awaitable[Any]:
