@@ -75,9 +75,9 @@ class LLMResponse:
 
     `content` is its text ("" where there is none). Token counts are None where the service sent no usage;
     `usage` has them in disjoint parts. `finish_reason` is one of a closed set, `raw_finish_reason` the service's
-    word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format` and `raw`, the body as
-    it came (of a stream: the final object, where the API sends one). `parsed` is the object that the answer is,
-    where `response_format` was a type.
+    word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format`, `duration` in seconds (of a
+    stream also `time_to_first_token`), `cached`, and `raw`, the body as it came (of a stream: the final object, where
+    the API sends one). `parsed` is the object that the answer is, where `response_format` was a type.
     """
 
     content: str
@@ -164,6 +164,11 @@ class ResponseBuilder:
     def text(self) -> str:
         """The text so far."""
         return str(self._text)
+
+    @property
+    def total_tokens(self) -> int | None:
+        """The tokens of prompt and answer, None where the service has not told them."""
+        return self._usage.total_tokens if self._usage else None
 
     def build(self, issuer: Issuer, api_type: APIType) -> LLMResponse:
         """Return the answer as far as it has come."""

@@ -18,10 +18,10 @@ PROJECT = PACKAGE.parent
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
     "errors events sse chunked network",
-    "config codec schema conversation token_tables local asyncio_stream",
-    "response failures retry checked tokens _async._backend",
-    "messages functions structured _async.connection",
-    "tools _async.transport",
+    "config codec schema conversation token_tables local hooks limits cache asyncio_stream",
+    "response failures retry fallback checked tokens _async._backend",
+    "messages functions structured prices _async.connection _async.turns",
+    "tools _async.transport _async.caching telemetry",
     "call",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
@@ -31,13 +31,14 @@ TIERS = (
     "_async.exchange",
     "_async.stream",
     "_async.provider",
+    "_async.fallback",
     "factory",
     "demo",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured")
+PURE += ("schema", "checked", "functions", "structured", "fallback")
 
 
 def name_of(path: Path) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "ByteStream",
     "Client",
     "HTTPTransport",
+    "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -59,6 +60,26 @@ _closing: set[Any] = set()
 def scope() -> Any:
     """Return what a connection cannot outlive: the running event loop."""
     return anyio.lowlevel.current_token().native_token
+
+
+class Signal:
+    """Wakes one task, from whichever thread or event loop; set before the wait, it ends the wait at once."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._home = scope()
+
+    def set(self) -> None:
+        """Wake the task."""
+        # asyncio's name for it, and trio's.
+        soon = getattr(self._home, "call_soon_threadsafe", None) or self._home.run_sync_soon
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the task with it
+            soon(self._event.set)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait for `set`, or for `seconds` (None: for ever)."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
 
 
 def shield() -> contextlib.AbstractContextManager[Any]:

@@ -18,6 +18,10 @@ from ._backend import shield
 if TYPE_CHECKING:
     import httpx
 
+    from ..hooks import CallRecord
+    from ..limits import Ticket
+    from .caching import AsyncKeep
+
 __all__ = ["AsyncEventReader", "body_pieces"]
 
 DRAIN_SECONDS: Final = 0.25
@@ -30,7 +34,8 @@ REST_BYTES: Final = 65536
 class AsyncEventReader:
     """Reads an open answer: `read` gives the next events, [] once the answer is complete, or raises.
 
-    What came before a failure is given first. After the end or a failure the connection is released.
+    What came before a failure is given first. After the end or a failure the connection is released, and with it the
+    `ticket` of a provider with limits. `record` is the call's; `keep` puts the whole answer in the provider's cache.
     """
 
     def __init__(
@@ -44,6 +49,9 @@ class AsyncEventReader:
         self.decoder = decoder
         self.metadata = metadata
         self.closed = False
+        self.record: CallRecord
+        self.keep: AsyncKeep | None = None
+        self.ticket: Ticket | None = None
         self._response = response
         self._config = config
         self._deadline = deadline
@@ -93,6 +101,8 @@ class AsyncEventReader:
         """Release the connection; before the end of the body it is closed, not reused."""
         if not self.closed:
             self.closed = True
+            if self.ticket:
+                self.ticket.release()
             with shield():
                 await self._response.aclose()
                 if self._pieces is not self._wire and not self._reading:

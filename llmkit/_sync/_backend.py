@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +28,7 @@ __all__ = [
     "ByteStream",
     "Client",
     "HTTPTransport",
+    "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -70,6 +72,21 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+class Signal:
+    """Wakes one thread, from whichever other; set before the wait, it ends the wait at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Wake the thread."""
+        self._event.set()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait for `set`, or for `seconds` (None: for ever)."""
+        self._event.wait(seconds)
 
 
 def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
