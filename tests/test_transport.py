@@ -357,3 +357,22 @@ def test_it_runs_on_httpx2_as_well() -> None:
         assert "illegal status line" in done.stdout
         assert done.stderr == ""
         assert [each.connection for each in server.requests] == [0, 0, 0, 1, 1]
+
+
+BLOCKING = """
+import sys
+from llmkit import create_sync_llm_provider
+llm = create_sync_llm_provider("openai", model_name="gpt-4o", api_key="sk-x", base_url=sys.argv[1])
+assert llm.execute("Hi").content == "hello"
+loaded = {"anyio", "asyncio", "httpcore", "pydantic", "tenacity", "tiktoken", "trio"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_a_blocking_script_loads_no_event_loop() -> None:
+    answer = b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}'
+    with Server(raw_reply(answer)) as server:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-W", "error", "-c", BLOCKING, f"{server.url}/v1"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
