@@ -137,8 +137,6 @@ class AsyncioStream(asyncio.BufferedProtocol):
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
-    # What asyncio calls.
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 

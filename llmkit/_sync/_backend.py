@@ -149,6 +149,7 @@ class Stream:
             unsent = unsent[self.socket.send(unsent) :]
 
     def close(self) -> None:
+        """Close at once."""
         self.socket.close()
 
     def is_readable(self) -> bool:
