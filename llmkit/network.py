@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["READ_SIZE", "environment_proxy", "holds_bytes", "is_readable", "keep_alive_options", "shared_tls_context"]
+__all__ = [
+    "READ_SIZE",
+    "certificate_directory",
+    "environment_proxy",
+    "holds_bytes",
+    "is_readable",
+    "keep_alive_options",
+    "shared_tls_context",
+]
 
 READ_SIZE = 64 * 1024  # above 128 KiB each read takes memory from the system, and several times as long
 
@@ -38,7 +46,7 @@ def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         if _tls_context is None:
             import ssl
 
-            directory = _certificate_directory()
+            directory = certificate_directory()
             _tls_context = ssl.create_default_context(capath=directory) if directory else create()
         return _tls_context
 
@@ -95,7 +103,7 @@ def holds_bytes(tls: ssl.SSLObject) -> bool:
     return True
 
 
-def _certificate_directory() -> str | None:
+def certificate_directory() -> str | None:
     """Return the directory in which OpenSSL finds the system's certificates by their hashes, or None.
 
     One with a few certificates is somebody's addition, and no replacement of a bundle.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -104,9 +106,14 @@ class LLMResponse:
         values = asdict(self) | {"api_type": self.api_type.value}
         if self.parsed is None and "messages" not in self.metadata:
             return values
-        from pydantic_core import to_jsonable_python
-
-        jsonable: dict[str, Any] = to_jsonable_python(values, bytes_mode="base64")
+        jsonable: dict[str, Any]
+        try:
+            from pydantic_core import to_jsonable_python
+        except ImportError:
+            # Without pydantic there are no objects of types in it, only bytes.
+            jsonable = json.loads(json.dumps(values, default=lambda data: base64.b64encode(data).decode()))
+        else:
+            jsonable = to_jsonable_python(values, bytes_mode="base64")
         return jsonable
 
     def to_message(self) -> dict[str, Any]:

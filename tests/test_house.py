@@ -32,8 +32,11 @@ TIERS = (
     "_async.stream",
     "_async.provider",
     "_async.fallback",
-    "factory",
-    "demo",
+    "factory choice vendor cli.terminal",
+    "demo cli.attachments cli.answers cli.listings cli.vendoring",
+    "cli.tokens cli.conversation cli.doctor",
+    "cli.chat",
+    "cli",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
@@ -59,7 +62,7 @@ def imports(path: Path) -> list[str]:
             base = package[: len(package) - node.level + 1]
             target = ".".join([*base, *([node.module] if node.module else [])]).replace("_sync", "_async")
             # `from . import name` means a module of that folder, or a name of the folder itself.
-            inner = [f"{target}.{alias.name}".lstrip(".") for alias in node.names]
+            inner = [f"{target}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "__version__"]
             found += [name if name in FLOORS else target for name in inner] if not node.module else [target]
     return found
 

@@ -122,7 +122,9 @@ class AsyncExchange:
 
     def __del__(self) -> None:
         for kept in getattr(self, "_transports", {}).values():
-            close_soon(kept.aclose)
+            # None while the interpreter ends, which clears modules: the sockets end with the process.
+            if close_soon is not None:
+                close_soon(kept.aclose)
 
     async def _prepare(self, call: Call) -> None:
         """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""

@@ -145,7 +145,7 @@ class SyncStream:
     def _abandon(self) -> None:
         """Release the connection of a stream that nobody reads any more."""
         reader = self._reader
-        if reader:
+        if reader and close_soon is not None:  # None while the interpreter ends
             if not reader.closed:
                 close_soon(reader.close)
             self._note_end(reader)

@@ -98,7 +98,7 @@ class SyncTransport(BaseTransport):
         _close(wires)
 
     def __del__(self) -> None:
-        if not self._closed and any(self._idle.values()):
+        if not self._closed and any(self._idle.values()) and close_soon is not None:  # None while the interpreter ends
             close_soon(self.close)
 
     def _take_idle(self, origin: Origin) -> Wire | None:
@@ -249,7 +249,7 @@ class SyncBody(ByteStream):
         self._transport._drop(self._wire)
 
     def __del__(self) -> None:
-        if not self._ended and not self._closed:
+        if not self._ended and not self._closed and close_soon is not None:
             close_soon(self.close)
 
 
