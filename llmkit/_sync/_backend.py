@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 from ..network import READ_SIZE, is_readable
 
@@ -52,6 +54,7 @@ BaseTransport = httpx.BaseTransport
 ByteStream = httpx.SyncByteStream
 sleep = time.sleep
 shield = contextlib.nullcontext[None]
+_open: WeakSet[Any] = WeakSet()
 
 
 class _Process:
@@ -218,4 +221,13 @@ def close_soon(close: Callable[[], None]) -> None:
 
 
 def close_at_end(close: Callable[[], None]) -> Any:
-    """Do nothing: the sockets of a process end with it."""
+    """Have `close`, a method, called when the interpreter ends, unless its object is gone by then."""
+    _open.add(close.__self__)  # type: ignore[attr-defined]
+
+
+def _close_all() -> None:
+    for transport in list(_open):
+        transport.close()
+
+
+atexit.register(_close_all)
