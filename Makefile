@@ -3,7 +3,7 @@
 # make test-httpx2  the same with httpx2 in place of httpx
 # make check        generated code up to date, ruff, mypy --strict, pyright
 # make generate     write the blocking twins from the async sources
-# make bench        the benchmarks, each against its peers
+# make bench        the benchmarks, each against its peers, into benchmarks/RESULTS.md
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,7 +30,9 @@ generate:
 	$(PYTHON) -P llmkit/_unasync.py
 
 bench: .venv/bench
-	for name in sse tokens startup streaming calls memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	printf '# Figures\n\nWritten by `make bench`. What is lost is shown as lost.\n\n' > benchmarks/RESULTS.md
+	for name in sse tokens startup streaming calls memory; do \
+		LLMKIT_BENCH_REPORT=benchmarks/RESULTS.md $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean:
 	rm -rf .venv

@@ -1,11 +1,13 @@
 """How each client reads one streamed answer to its end: what `streaming.py` and `memory.py` measure.
 
 A client is a context manager that takes a base URL and yields a function; each call of the function asks the same
-question, reads the stream, and returns the length of its text.
+question, reads the stream, and returns the length of its text. llmkit decodes JSON as it is installed without extras,
+with pydantic-core, unless the client's name says otherwise.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -19,12 +21,13 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # a
 import httpx
 from pydantic_core import from_json
 
-from llmkit import AsyncProvider, SyncProvider, TextDelta, create_llm_provider, create_sync_llm_provider
+from llmkit import AsyncProvider, SyncProvider, TextDelta, codec, create_llm_provider, create_sync_llm_provider
 
 __all__ = [
     "ASYNC",
     "BLOCKING",
     "EVENTS",
+    "FAST",
     "HAND",
     "HEADERS",
     "KEY",
@@ -45,8 +48,13 @@ HAND = "httpx by hand"
 OURS = "llmkit"
 EVENTS = "llmkit, `events()`"
 OVER_HTTPX = "llmkit over httpx's transport"
+FAST = "llmkit with the extra `fast`"
 SSE_JSON = "httpx-sse and json"
-PACKAGES = {SSE_JSON: "httpx_sse", **{name: name for name in ("aiohttp", "anthropic", "litellm", "openai")}}
+PACKAGES = {
+    SSE_JSON: "httpx_sse",
+    FAST: "msgspec",
+    **{name: name for name in ("aiohttp", "anthropic", "litellm", "openai")},
+}
 """The module that a client needs, where it is not among llmkit's own."""
 
 KEY = "sk-benchmark"
@@ -61,6 +69,9 @@ SETTINGS: dict[str, Any] = {
 
 Read = Callable[[], int]
 AsyncRead = Callable[[], Awaitable[int]]
+
+codec._fast_decoder = functools.cache(codec._pydantic_decoder)
+faster_decoder = functools.cache(codec._msgspec_decoder)
 
 
 class HandParser:
@@ -165,6 +176,30 @@ async def with_llmkit_events_async(base_url: str) -> AsyncIterator[AsyncRead]:
             return length
 
         yield read
+
+
+@contextmanager
+def decoding_fast() -> Iterator[None]:
+    usual, codec._fast_decoder = codec._fast_decoder, faster_decoder
+    yield
+    codec._fast_decoder = usual
+
+
+@contextmanager
+def with_llmkit_fast(base_url: str) -> Iterator[Read]:
+    with with_llmkit(base_url) as read:
+        yield decoding_fast()(read)
+
+
+@asynccontextmanager
+async def with_llmkit_fast_async(base_url: str) -> AsyncIterator[AsyncRead]:
+    async with with_llmkit_async(base_url) as read:
+
+        async def read_fast() -> int:
+            with decoding_fast():
+                return await read()
+
+        yield read_fast
 
 
 # A provider chooses its transport at its first request.
@@ -300,6 +335,7 @@ BLOCKING: dict[str, Callable[[str], AbstractContextManager[Read]]] = {
     OURS: with_llmkit,
     EVENTS: with_llmkit_events,
     OVER_HTTPX: with_llmkit_over_httpx,
+    FAST: with_llmkit_fast,
     SSE_JSON: with_httpx_sse,
     "openai": with_openai,
     "anthropic": with_anthropic,
@@ -310,6 +346,7 @@ ASYNC: dict[str, Callable[[str], AbstractAsyncContextManager[AsyncRead]]] = {
     OURS: with_llmkit_async,
     EVENTS: with_llmkit_events_async,
     OVER_HTTPX: with_llmkit_over_httpx_async,
+    FAST: with_llmkit_fast_async,
     SSE_JSON: with_httpx_sse_async,
     "openai": with_openai_async,
     "aiohttp": with_aiohttp_async,

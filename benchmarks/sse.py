@@ -103,6 +103,8 @@ def plain(event: Any) -> tuple[str, str]:
     """Return type and data of an event of any parser; for google-genai it is the data alone."""
     if isinstance(event, str):
         return "message", event
+    if isinstance(event, tuple):
+        return event[:2]
     return getattr(event, "type", None) or event.event or "message", event.data
 
 

@@ -3,7 +3,7 @@
 Every client reads the same OpenAI Chat stream (anthropic: the same text in its own) from a server in another process
 on another core, and hands out its text, whose length is checked. What is counted is the client's CPU, with the request
 and the end of the stream in it. The first row is what a person would write by hand, with pydantic's JSON decoder.
-Peers that are not installed are left out: `pip install aiohttp anthropic httpx-sse litellm openai`.
+Peers that are not installed are left out: `pip install aiohttp anthropic httpx-sse litellm msgspec openai`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # a checkout need not be installed
 
 import anyio
-from _clients import ASYNC, BLOCKING, EVENTS, HAND, OURS, OVER_HTTPX, PACKAGES, SSE_JSON, AsyncRead, Read
+from _clients import ASYNC, BLOCKING, EVENTS, FAST, HAND, OURS, OVER_HTTPX, PACKAGES, SSE_JSON, AsyncRead, Read
 from _report import Report, Turns, installed, prepare_client
 from _samples import answer_pieces
 from _server import serve
@@ -103,7 +103,7 @@ def table(report: Report, caption: str, results: dict[str, Turns]) -> None:
 
 
 def one_stream(report: Report, address: str, quick: bool) -> dict[str, Turns]:
-    names = [HAND, OURS, EVENTS, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
+    names = [HAND, OURS, EVENTS, FAST, OVER_HTTPX, "aiohttp", SSE_JSON, "openai"]
     case = Case(address, "burst", 773, times=1 if quick else 2)
     if not quick:
         names += ["anthropic", "litellm"]
@@ -187,6 +187,7 @@ def main() -> int:
         "httpx",
         "httpcore",
         "pydantic-core",
+        "msgspec",
         "aiohttp",
         "httpx-sse",
         "anthropic",

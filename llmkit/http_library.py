@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import LLMProviderConfigurationError
 
 if TYPE_CHECKING:
-    import httpcore
     import httpx
 
-__all__ = ["httpcore", "httpx", "is_client"]
+__all__ = ["httpx", "is_client", "load_httpcore"]
 
 # Each with the library below it.
 LIBRARIES = {"httpx": "httpcore", "httpx2": "httpcore2"}
@@ -30,19 +29,24 @@ def is_client(client: Any, kind: str) -> bool:
     return any(library and isinstance(client, getattr(library, kind)) for library in loaded)
 
 
-def _load(chosen: str) -> tuple[Any, Any]:
-    """Return the library that is chosen by name, or the first that is installed for "", and the one below it."""
+def load_httpcore() -> Any:
+    """Return the library below the one that is used; it takes longer to import than httpx without it."""
+    return import_module(LIBRARIES[httpx.__name__])
+
+
+def _load(chosen: str) -> Any:
+    """Return the library that is chosen by name, or the first that is installed for ""."""
     if chosen not in ("", *LIBRARIES):
         raise LLMProviderConfigurationError(f"LLMKIT_HTTP_LIBRARY is {chosen!r}; it must be httpx or httpx2")
     for name in [chosen] if chosen else LIBRARIES:
         try:
-            return import_module(name), import_module(LIBRARIES[name])
+            return import_module(name)
         except ModuleNotFoundError as error:
-            if error.name not in (name, LIBRARIES[name]):
+            if error.name != name:
                 raise
     wanted = chosen or next(iter(LIBRARIES))
     raise LLMProviderConfigurationError(f"{wanted} is not installed: pip install {wanted}")
 
 
 if not TYPE_CHECKING:
-    httpx, httpcore = _load(os.environ.get("LLMKIT_HTTP_LIBRARY", "").strip())
+    httpx = _load(os.environ.get("LLMKIT_HTTP_LIBRARY", "").strip())

@@ -9,12 +9,22 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["certificate_directory", "environment_proxy", "keep_alive_options", "shared_tls_context"]
+__all__ = [
+    "READ_SIZE",
+    "certificate_directory",
+    "environment_proxy",
+    "holds_bytes",
+    "is_readable",
+    "keep_alive_options",
+    "shared_tls_context",
+]
+
+READ_SIZE = 64 * 1024  # above 128 KiB each read takes memory from the system, and several times as long
 
 # Mozilla's store, which all systems follow, has about 140.
 WHOLE_STORE = 80
@@ -65,6 +75,32 @@ def keep_alive_options() -> list[tuple[int, int, int]]:
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
     return options
+
+
+def is_readable(socket: Any) -> bool:
+    """Return whether bytes or the end are in a socket, or it was closed."""
+    number = socket.fileno()
+    if number < 0:
+        return True
+    import select
+
+    # `select` has no place for numbers over 1,023.
+    if not hasattr(select, "poll"):
+        return bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def holds_bytes(tls: ssl.SSLObject) -> bool:
+    """Return whether TLS has taken bytes or the end from its socket that nobody has read; takes one if so."""
+    import ssl
+
+    try:
+        tls.read(1)
+    except ssl.SSLError as error:
+        return not isinstance(error, ssl.SSLWantReadError)
+    return True
 
 
 def certificate_directory() -> str | None:

@@ -25,6 +25,7 @@ from .events import (
 
 __all__ = ["FinishReason", "Issuer", "LLMResponse", "ResponseBuilder", "ToolCall"]
 
+BATCH = 1000
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error", "other"]
 
 
@@ -139,12 +140,15 @@ def _chat_tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 class ResponseBuilder:
-    """Builds the answer from its events: of a stream as they come, of a plain body all at once."""
+    """Builds the answer from its events: of a stream as they come, of a plain body all at once.
+
+    It keeps the answer so far, and little more than that: no event, and no piece of text by itself.
+    """
 
     def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
+        self._text = _GrowingText()
+        self._reasoning = _GrowingText()
+        self._refusal = _GrowingText()
         self._tool_calls: dict[int, _ToolCallText] = {}
         self._native: list[dict[str, Any]] = []
         self._start = ResponseStart()
@@ -153,7 +157,7 @@ class ResponseBuilder:
 
     def extend(self, events: Iterable[Event]) -> None:
         """Take the next events."""
-        append_text = self._text.append
+        append_text = self._text.pieces.append
         for event in events:
             if type(event) is TextDelta:
                 append_text(event.text)
@@ -161,11 +165,12 @@ class ResponseBuilder:
                 handler = _HANDLERS.get(type(event))
                 if handler:
                     handler(self, event)
+        self._text.fold()
 
     @property
     def text(self) -> str:
         """The text so far."""
-        return "".join(self._text)
+        return str(self._text)
 
     @property
     def total_tokens(self) -> int | None:
@@ -190,8 +195,8 @@ class ResponseBuilder:
             finish_reason=self._finish.reason if self._finish else None,  # type: ignore[arg-type]
             response_id=self._start.id,
             tool_calls=calls,
-            reasoning="".join(self._reasoning) or None,
-            refusal="".join(self._refusal) or None,
+            reasoning=str(self._reasoning) or None,
+            refusal=str(self._refusal) or None,
             usage=usage,
             raw_finish_reason=self._finish.raw_reason if self._finish else None,
             native=self._native,
@@ -224,15 +229,40 @@ class ResponseBuilder:
         self._finish = event
 
 
+class _GrowingText:
+    """A text that comes in pieces. They are joined in batches: a short piece takes ten times the memory of its text,
+    and joining all of the text now and again would take quadratic time.
+    """
+
+    __slots__ = ("_batches", "pieces")
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self._batches: list[str] = []
+
+    def append(self, piece: str) -> None:
+        self.pieces.append(piece)
+        self.fold()
+
+    def fold(self) -> None:
+        """Join the pieces if they are many."""
+        if len(self.pieces) >= BATCH:
+            self._batches.append("".join(self.pieces))
+            self.pieces.clear()
+
+    def __str__(self) -> str:
+        return "".join(self._batches + self.pieces)
+
+
 @dataclass(slots=True)
 class _ToolCallText:
     id: str = ""
     name: str = ""
     kind: str = "function"
-    arguments: list[str] = field(default_factory=list)
+    arguments: _GrowingText = field(default_factory=_GrowingText)
 
     def finished(self, default_id: str) -> ToolCall:
-        return ToolCall.from_text(self.id or default_id, self.name, "".join(self.arguments), self.kind)
+        return ToolCall.from_text(self.id or default_id, self.name, str(self.arguments), self.kind)
 
 
 _HANDLERS: dict[type, Callable[[ResponseBuilder, Any], None]] = {

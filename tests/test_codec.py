@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from llmkit import codec
 from llmkit.errors import LLMProviderBadRequestError
 
 DEEP = 100_000
-DECODERS = [codec.decode_json, codec._standard_decode]
+DECODERS = [codec._standard_decode, codec._pydantic_decoder(), codec._msgspec_decoder()]
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -61,6 +62,28 @@ class TestDecoding:
     @given(value=VALUES)
     def test_what_was_written_is_read(self, decode: Callable[[str | bytes], Any], value: Any) -> None:
         assert decode(codec.encode_json(value)) == value
+
+
+def test_a_faster_decoder_is_loaded_once_it_pays_and_used_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("msgspec", "pydantic_core"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert codec.json_decoder() is codec._standard_decode
+    assert codec.json_decoder(codec.WORTH_LOADING) is codec._fast_decoder() is not codec._standard_decode
+    for name in ("msgspec", "pydantic_core"):
+        with monkeypatch.context() as loaded:
+            loaded.setitem(sys.modules, name, ModuleType(name))
+            assert codec.json_decoder() is codec._fast_decoder()
+
+
+@pytest.mark.parametrize(
+    ("missing", "module"), [((), "msgspec"), (("msgspec",), "pydantic"), (("msgspec", "pydantic_core"), "standard")]
+)
+def test_the_fastest_decoder_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], module: str
+) -> None:
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert module in codec._fast_decoder.__wrapped__().__qualname__
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff{}".encode()])

@@ -18,7 +18,7 @@ PROJECT = PACKAGE.parent
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
     "errors events sse chunked network scripted media token_models token_pieces",
-    "config codec schema conversation token_tables local hooks limits cache http_library",
+    "config codec schema conversation token_tables local hooks limits cache http_library asyncio_stream",
     "response failures retry fallback checked tokens _async._backend",
     "messages functions structured prices _async.connection _async.turns",
     "tools _async.transport _async.caching telemetry",

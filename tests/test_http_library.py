@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmkit.errors import LLMProviderConfigurationError
-from llmkit.http_library import _load, is_client
+from llmkit.http_library import _load, httpx, is_client, load_httpcore
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,6 @@ from llmkit.http_library import _load, is_client
         ("httpx2", [], "httpx2"),
         ("", ["httpx"], "httpx2"),
         ("", ["httpx2"], "httpx"),
-        ("", ["httpcore"], "httpx2"),
     ],
 )
 def test_what_is_chosen_is_taken_and_else_what_is_installed(
@@ -29,8 +28,7 @@ def test_what_is_chosen_is_taken_and_else_what_is_installed(
         pytest.importorskip(name)
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
-    library, core = _load(chosen)
-    assert (library.__name__, core.__name__) == (taken, taken.replace("httpx", "httpcore"))
+    assert _load(chosen).__name__ == taken
 
 
 @pytest.mark.parametrize(
@@ -50,6 +48,10 @@ def test_what_is_not_there_is_named(
     with pytest.raises(LLMProviderConfigurationError) as caught:
         _load(chosen)
     assert str(caught.value) == told
+
+
+def test_the_library_below_is_that_of_the_one_that_is_used() -> None:
+    assert load_httpcore().__name__ == httpx.__name__.replace("httpx", "httpcore")
 
 
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])

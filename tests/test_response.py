@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -51,6 +52,22 @@ class TestBuilder:
             raw_finish_reason="tool_use", response_id="id_1", tool_calls=[ToolCall("1", "f", {"x": 1}, '{"x": 1}')],
             reasoning="Hm.", refusal="No.", usage=usage, native=[{"type": "a"}, {"type": "b"}], issuer=ISSUER,
         )  # fmt: skip
+
+    @pytest.mark.parametrize("together", [1, 7, 5000])
+    def test_a_long_text_takes_little_more_than_its_size(self, together: int) -> None:
+        texts = [f"{number:05} é" for number in range(5000)]
+        kinds: list[Any] = [TextDelta, ReasoningDelta, lambda text: ToolCallDelta(0, arguments=text)]
+        for kind in kinds:
+            builder = ResponseBuilder()
+            tracemalloc.start()
+            try:
+                for start in range(0, len(texts), together):
+                    builder.extend(kind(text[:5] + text[5:]) for text in texts[start : start + together])
+                assert tracemalloc.get_traced_memory()[0] < 120_000
+            finally:
+                tracemalloc.stop()
+            answer = builder.build(ISSUER, APIType.CHAT_COMPLETION)
+            assert (answer.content or answer.reasoning or answer.tool_calls[0].arguments_text) == "".join(texts)
 
     def test_of_nothing(self) -> None:
         made = built()

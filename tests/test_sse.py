@@ -12,7 +12,7 @@ import pickle
 import re
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from llmkit.sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 
-Fields = tuple[str, str, str, int | None]
 CASES_FILE = os.environ.get("LLMKIT_SSE_CONFORMANCE")
 CASES: list[dict[str, Any]] = json.loads(Path(CASES_FILE).read_text("utf-8")) if CASES_FILE else []
 
@@ -31,8 +30,8 @@ CASES: list[dict[str, Any]] = json.loads(Path(CASES_FILE).read_text("utf-8")) if
 class Outcome:
     """All that a stream comes to; `pending` is the event without its blank line."""
 
-    events: list[Fields]
-    pending: Fields | None
+    events: list[ServerSentEvent]
+    pending: ServerSentEvent | None
     last_event_id: str
     retry: int | None
     invalid_utf8: bool
@@ -50,8 +49,8 @@ def read(chunks: Iterable[bytes], **options: int) -> Outcome:
     except EventTooLargeError:
         refused = True
     return Outcome(
-        [astuple(event) for event in events],
-        pending and astuple(pending),
+        events,
+        pending,
         parser.last_event_id,
         parser.retry,
         parser.invalid_utf8,
@@ -210,7 +209,7 @@ def test_close_gives_the_unfinished_event_once_and_nothing_where_there_is_none()
     parser.feed(b"data: {}\n\nevent: end\ndata: [DO")
     pending = parser.close()
     assert pending
-    assert (pending.type, pending.data) == ("end", "[DO")
+    assert pending[:2] == ("end", "[DO")
     assert parser.close() is None
     parser.feed(b": only a comment\nid: 5")
     assert parser.close() is None
@@ -219,9 +218,9 @@ def test_close_gives_the_unfinished_event_once_and_nothing_where_there_is_none()
 def test_a_character_cut_in_two_is_valid_and_one_cut_off_is_not() -> None:
     parser = ServerSentEventParser()
     euro = "data: €\n\n".encode()
-    assert [event.data for event in parser.feed(euro[:7]) + parser.feed(euro[7:])] == ["€"]
+    assert [event[1] for event in parser.feed(euro[:7]) + parser.feed(euro[7:])] == ["€"]
     assert not parser.invalid_utf8
-    assert parser.feed(b"data: ok\n\ndata: \xe2\x82\n\n")[1].data == "\ufffd"
+    assert parser.feed(b"data: ok\n\ndata: \xe2\x82\n\n")[1][1] == "\ufffd"
     assert parser.invalid_utf8
 
 
@@ -247,7 +246,7 @@ def test_an_endless_line_is_refused_at_the_limit_in_bounded_memory() -> None:
 
 def test_events_before_one_over_the_limit_are_not_lost() -> None:
     parser = ServerSentEventParser(max_event_bytes=20)
-    assert [event.data for event in parser.feed(b"data: a\n\ndata: b\n\ndata: " + b"c" * 20)] == ["a", "b"]
+    assert [event[1] for event in parser.feed(b"data: a\n\ndata: b\n\ndata: " + b"c" * 20)] == ["a", "b"]
     with pytest.raises(EventTooLargeError):
         parser.feed(b"")
 

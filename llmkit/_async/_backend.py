@@ -6,16 +6,20 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ..http_library import httpcore, httpx
+from ..http_library import httpx, load_httpcore
+from ..network import READ_SIZE, holds_bytes, is_readable
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..retry import Retries
 
 __all__ = [
@@ -23,20 +27,16 @@ __all__ = [
     "BaseTransport",
     "ByteStream",
     "Client",
-    "HTTPConnection",
     "HTTPTransport",
-    "NetworkBackend",
-    "NetworkStream",
     "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
     "close_soon",
+    "connect",
     "handle",
-    "httpcore",
     "httpx",
     "may_close",
-    "network_backend",
     "retrying",
     "scope",
     "shield",
@@ -48,9 +48,6 @@ Client = httpx.AsyncClient
 HTTPTransport = httpx.AsyncHTTPTransport
 BaseTransport = httpx.AsyncBaseTransport
 ByteStream = httpx.AsyncByteStream
-HTTPConnection = httpcore.AsyncHTTPConnection
-NetworkBackend = httpcore.AsyncNetworkBackend
-NetworkStream = httpcore.AsyncNetworkStream
 call_in_thread = anyio.to_thread.run_sync
 sleep = anyio.sleep
 _closing: set[Any] = set()
@@ -95,18 +92,73 @@ async def call_function(function: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def network_backend() -> Any:
-    """Return the `NetworkBackend` that opens connections under the running event loop."""
-    return httpcore.TrioBackend() if type(scope()).__module__.startswith("trio.") else httpcore.AnyIOBackend()
+async def connect(
+    host: str, port: int, tls: ssl.SSLContext | None, seconds: float | None, options: Sequence[tuple[int, int, int]]
+) -> Any:
+    """Return a connection under the running event loop; `seconds` bounds all of it, the TLS handshake too."""
+    if type(scope()).__module__.startswith("trio."):
+        return await _connect_trio(host, port, tls, seconds, options)
+    from .. import asyncio_stream
+
+    return await asyncio_stream.connect(host, port, tls, seconds, options)
+
+
+async def _connect_trio(
+    host: str, port: int, tls: ssl.SSLContext | None, seconds: float | None, options: Sequence[tuple[int, int, int]]
+) -> _TrioStream:
+    httpcore = load_httpcore()
+    give_up = None if seconds is None else time.monotonic() + seconds
+    try:
+        backend: Any = httpcore.TrioBackend()
+        stream = await backend.connect_tcp(host, port, seconds, None, options)
+        if tls:
+            try:
+                left = None if give_up is None else max(give_up - time.monotonic(), 0.0)
+                stream = await stream.start_tls(tls, host, left)
+            except BaseException:
+                with shield():
+                    await stream.aclose()
+                raise
+    except httpcore.TimeoutException as error:
+        raise TimeoutError from error
+    return _TrioStream(stream, httpcore.TimeoutException)
+
+
+class _TrioStream:
+    """A stream of httpcore's for trio, with what the other worlds' streams have."""
+
+    def __init__(self, stream: Any, too_late: type[Exception]) -> None:
+        self._stream = stream
+        self._too_late = too_late
+        self._socket = stream.get_extra_info("socket")
+        self._tls = stream.get_extra_info("ssl_object")
+        self.get_extra_info = stream.get_extra_info
+        self.aclose = stream.aclose
+
+    async def read(self, seconds: float | None) -> bytes:
+        try:
+            data: bytes = await self._stream.read(READ_SIZE, seconds)
+        except self._too_late as error:
+            raise TimeoutError from error
+        return data
+
+    async def write(self, data: bytes, seconds: float | None) -> None:
+        try:
+            await self._stream.write(data, seconds)
+        except self._too_late as error:
+            raise TimeoutError from error
+
+    def is_readable(self) -> bool:
+        return is_readable(self._socket) or (self._tls is not None and holds_bytes(self._tls))
 
 
 def handle(handler: Any, request: Any) -> Awaitable[Any]:
-    """Have a transport of httpx or a connection of httpcore answer a request of its library."""
+    """Have a transport of httpx answer a request."""
     answer: Awaitable[Any] = handler.handle_async_request(request)
     return answer
 
 
-def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
+def may_close(stream: Any, home: Any, busy: bool) -> bool:
     """Return whether `stream` can be closed from here: its event loop, `home`, must be the running one."""
     return home is scope()
 

@@ -82,15 +82,17 @@ class AsyncEventReader:
             ahead, self._ahead = self._ahead, []
             return ahead
         # What the caller takes to handle an event is no wait for the next one.
-        until = time.monotonic() + self._config.idle_timeout
+        now = time.monotonic()
+        until = now + self._config.idle_timeout
         self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
-            piece = await self._next_piece()
+            piece = await self._next_piece(now)
             events = self._decode(piece)
             if self._failure or self.decoder.finished:
                 await self._finish(piece)
             if events:
                 return events
+            now = time.monotonic()
         if self._failure:
             raise self._failure
         return []
@@ -115,10 +117,10 @@ class AsyncEventReader:
         try:
             received = parser.feed(piece)
             if received:
-                self._seen_event = True
+                self._rest, self._seen_event = piece, True
                 events = decoder.feed(received)
-            if piece:
-                self._keep(piece, bool(received))
+            elif piece:
+                self._keep(piece)
             elif not decoder.failure and not decoder.finished:
                 events += decoder.end(parser.close())
                 if decoder.finished:
@@ -135,16 +137,16 @@ class AsyncEventReader:
                 self._failure = error_in_text(self._rest, not self._seen_event) or self._failure
         return events
 
-    def _keep(self, piece: bytes, has_events: bool) -> None:
+    def _keep(self, piece: bytes) -> None:
         """Keep the beginning of a body without events, and of a stream what came since its last event."""
-        if has_events or (self._seen_event and len(self._rest) > REST_BYTES):
-            self._rest = piece
-        elif len(self._rest) <= REST_BYTES:
+        if len(self._rest) <= REST_BYTES:
             self._rest += piece
+        elif self._seen_event:
+            self._rest = piece
 
-    async def _next_piece(self) -> bytes:
+    async def _next_piece(self, now: float) -> bytes:
         """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""
-        if time.monotonic() >= self._until:
+        if now >= self._until:
             self._failure = self._too_late()
             return b""
         if self._wire:

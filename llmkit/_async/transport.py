@@ -1,4 +1,4 @@
-"""llmkit's own HTTP/1.1 transport for httpx, over httpcore's connections. Knows nothing of LLMs.
+"""llmkit's own HTTP/1.1 transport for httpx, over h11. Knows nothing of LLMs.
 
 Three things differ from `httpx.AsyncHTTPTransport`. The body of a chunked response does not pass through h11, which
 makes an event of each chunk: h11 gets the head and the end, the bytes between go straight to the caller. Idle
@@ -16,20 +16,12 @@ from collections import deque
 from time import monotonic
 from typing import Any
 
+import h11
+
 from ..chunked import ChunkedDecoder, body_length
 from ..network import environment_proxy, keep_alive_options, shared_tls_context
-from ._backend import (
-    BaseTransport,
-    ByteStream,
-    HTTPTransport,
-    call_in_thread,
-    close_soon,
-    handle,
-    httpcore,
-    httpx,
-    shield,
-)
-from .connection import ERRORS, KEEPALIVE_SECONDS, Origin, Wire, as_httpx
+from ._backend import BaseTransport, ByteStream, HTTPTransport, call_in_thread, close_soon, httpx, shield
+from .connection import KEEPALIVE_SECONDS, Origin, Wire, as_httpx
 
 __all__ = ["AsyncBody", "AsyncTransport", "transport_for"]
 
@@ -113,34 +105,31 @@ class AsyncTransport(BaseTransport):
         """Return the idle connection that was used last, or None; closes those that are of no use any more."""
         stack = self._idle.setdefault(origin, deque())
         with contextlib.suppress(IndexError):
-            while (wire := stack.pop()).connection.has_expired():
+            while (wire := stack.pop()).has_expired():
                 await _close([wire])
             return wire
         return None
 
     async def _exchange(self, wire: Wire, request: httpx.Request) -> httpx.Response:
-        url = request.url
-        core_request = httpcore.Request(
-            method=request.method,
-            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
         self._active.add(wire)
         wire.begin(request.extensions.get("deadline"))
         try:
             if self._closed:
-                raise httpcore.ConnectError("the transport is closed")
-            answer: httpcore.Response = await handle(wire.connection, core_request)
+                raise httpx.ConnectError("the transport is closed")
+            head = await wire.request(request)
         except BaseException as error:
             await self._drop(wire)
-            if type(error) not in ERRORS:
+            raised = as_httpx(error, request)
+            if raised is error:
                 raise
-            raise as_httpx(error, request) from error
-        body = AsyncBody(self, wire, request, answer)
-        extensions = {**answer.extensions, "network_stream": body}
-        return httpx.Response(answer.status, headers=answer.headers, stream=body, extensions=extensions)
+            raise raised from error
+        body = AsyncBody(self, wire, request, head)
+        extensions = {
+            "http_version": b"HTTP/" + head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": body,
+        }
+        return httpx.Response(head.status_code, headers=head.headers.raw_items(), stream=body, extensions=extensions)
 
     async def _drop(self, wire: Wire) -> None:
         """Close a connection that is in use."""
@@ -153,11 +142,10 @@ class AsyncTransport(BaseTransport):
         stale = []
         # Those that no request has needed for long stand at the bottom, where `_take_idle` may never come.
         with contextlib.suppress(IndexError):
-            while (oldest := stack.popleft()).connection.has_expired():
+            while (oldest := stack.popleft()).has_expired():
                 stale.append(oldest)
             stack.appendleft(oldest)
-        if wire.is_reusable() and len(stack) < IDLE_CONNECTIONS:
-            wire.reused = True
+        if len(stack) < IDLE_CONNECTIONS and wire.is_kept():
             stack.append(wire)
         else:
             stale.append(wire)
@@ -187,16 +175,14 @@ class AsyncBody(ByteStream):
     connection back for the next request; whatever else happens to it closes the connection.
     """
 
-    def __init__(self, transport: AsyncTransport, wire: Wire, request: httpx.Request, answer: Any) -> None:
+    def __init__(self, transport: AsyncTransport, wire: Wire, request: httpx.Request, head: h11.Response) -> None:
         self.deadline = wire.deadline
         self._transport = transport
         self._wire = wire
         self._request = request
         self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
-        self._answer = answer
-        self._parts: Any = None
-        self._ended = self._closed = self._reading = False
-        length = body_length(request.method.encode(), answer.status, answer.headers)
+        self._ended = self._closed = False
+        length = body_length(request.method.encode(), head.status_code, head.headers)
         self._decoder = ChunkedDecoder() if length == "chunked" else None
         if length != "chunked":
             wire.end_head(length)
@@ -211,7 +197,6 @@ class AsyncBody(ByteStream):
             raise httpx.ReadError("the response was closed before its end", request=self._request)
         wire = self._wire
         wire.deadline = self.deadline
-        self._reading = True
         try:
             decoder = self._decoder
             while decoder is not None:
@@ -219,7 +204,7 @@ class AsyncBody(ByteStream):
                     raise decoder.failure
                 data = wire.take_unread() or await wire.receive(self._timeout)
                 if not data:
-                    raise httpcore.RemoteProtocolError(CUT)
+                    raise httpx.RemoteProtocolError(CUT)
                 piece = decoder.feed(data)
                 if decoder.complete:
                     # h11 reads the trailers and the end, so that its cycle ends.
@@ -227,21 +212,17 @@ class AsyncBody(ByteStream):
                     decoder = self._decoder = None
                 if piece:
                     return piece
-            if self._parts is None:
-                self._parts = self._answer.stream.__aiter__()
-            last: bytes = await self._parts.__anext__()
-            return last
-        except StopAsyncIteration:
-            self._parts = None
+            event = await wire.next_event(self._timeout)
+            if type(event) is h11.Data:
+                return bytes(event.data)
         except BaseException as error:
-            self._reading = False
             await self._abort()
-            if type(error) not in ERRORS:
+            raised = as_httpx(error, self._request)
+            if raised is error:
                 raise
-            raise as_httpx(error, self._request) from error
-        finally:
-            self._reading = False
-        await self._end()
+            raise raised from error
+        self._ended = True
+        await self._transport._release(wire)
         raise StopAsyncIteration
 
     async def drain(self, seconds: float) -> None:
@@ -266,21 +247,6 @@ class AsyncBody(ByteStream):
     async def _abort(self) -> None:
         self._closed = True
         await self._transport._drop(self._wire)
-        parts, self._parts = self._parts, None
-        if parts is not None and not self._reading:
-            # To its end, which is near now: closing it would leave the generator within it to the garbage collector.
-            with shield(), contextlib.suppress(*ERRORS):
-                async for _ in parts:
-                    pass
-
-    async def _end(self) -> None:
-        try:
-            await self._answer.aclose()
-        except BaseException:
-            await self._abort()
-            raise
-        self._ended = True
-        await self._transport._release(self._wire)
 
     def __del__(self) -> None:
         if not self._ended and not self._closed and close_soon is not None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
-from ..http_library import httpcore, httpx
+from ..http_library import httpx
+from ..network import READ_SIZE, is_readable
 
 if TYPE_CHECKING:
+    import ssl
+
     from ..retry import Retries
 
 __all__ = [
@@ -21,20 +26,16 @@ __all__ = [
     "BaseTransport",
     "ByteStream",
     "Client",
-    "HTTPConnection",
     "HTTPTransport",
-    "NetworkBackend",
-    "NetworkStream",
     "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
     "close_soon",
+    "connect",
     "handle",
-    "httpcore",
     "httpx",
     "may_close",
-    "network_backend",
     "retrying",
     "scope",
     "shield",
@@ -47,11 +48,9 @@ Client = httpx.Client
 HTTPTransport = httpx.HTTPTransport
 BaseTransport = httpx.BaseTransport
 ByteStream = httpx.SyncByteStream
-HTTPConnection = httpcore.HTTPConnection
-NetworkBackend = httpcore.NetworkBackend
-NetworkStream = httpcore.NetworkStream
 sleep = time.sleep
 shield = contextlib.nullcontext[None]
+_open: WeakSet[Any] = WeakSet()
 
 
 class _Process:
@@ -98,40 +97,80 @@ def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
 call_function = call_in_thread
 
 
-class network_backend(httpcore.SyncBackend):
-    """What opens network connections: `timeout` bounds all addresses of a host together, not each of them.
+def connect(
+    host: str, port: int, tls: ssl.SSLContext | None, seconds: float | None, options: Sequence[tuple[int, int, int]]
+) -> Stream:
+    """Return a connection; `seconds` bounds all addresses of a host together, and the TLS handshake.
 
     The time that the system needs to look up a name is not bounded: only the system's resolver could do that.
     """
+    give_up = None if seconds is None else time.monotonic() + seconds
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> NetworkStream:
-        give_up = None if timeout is None else time.monotonic() + timeout
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-        while True:
-            address = addresses.pop(0)
-            if give_up is not None:
-                timeout = max(give_up - time.monotonic(), 0.001) / (len(addresses) + 1)
-            try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if not addresses:
-                    raise
+    def left() -> float | None:
+        return None if give_up is None else max(give_up - time.monotonic(), 0.001)
+
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    while True:
+        address, share = addresses.pop(0), left()
+        try:
+            connected = socket.create_connection((address, port), share and share / (len(addresses) + 1))
+            break
+        except OSError:
+            if not addresses:
+                raise
+    try:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in options:
+            connected.setsockopt(*option)
+        connected.settimeout(left())
+        return Stream(tls.wrap_socket(connected, server_hostname=host) if tls else connected)
+    except BaseException:
+        connected.close()
+        raise
+
+
+class Stream:
+    """A network connection. Waits last at most `seconds`, None for ever; TimeoutError is raised then."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+
+    def read(self, seconds: float | None) -> bytes:
+        """Return what has come, as soon as there is any; b"" at the end."""
+        self.socket.settimeout(seconds)
+        return self.socket.recv(READ_SIZE)
+
+    def write(self, data: bytes, seconds: float | None) -> None:
+        """Send `data`; `seconds` bounds each wait for room."""
+        self.socket.settimeout(seconds)
+        unsent = memoryview(data)
+        while unsent:
+            unsent = unsent[self.socket.send(unsent) :]
+
+    def close(self) -> None:
+        """Close at once."""
+        self.socket.close()
+
+    def is_readable(self) -> bool:
+        """Return whether bytes or the end are there to be read."""
+        return is_readable(self.socket)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what httpcore's streams know under `info`, None for what they do not know."""
+        names = {"client_addr": "getsockname", "server_addr": "getpeername"}
+        if info in names:
+            return getattr(self.socket, names[info])()
+        found = info == "socket" or (info == "ssl_object" and hasattr(self.socket, "cipher"))
+        return self.socket if found else None
 
 
 def handle(handler: Any, request: Any) -> Any:
-    """Have a transport of httpx or a connection of httpcore answer a request of its library."""
+    """Have a transport of httpx answer a request."""
     return handler.handle_request(request)
 
 
-def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
+def may_close(stream: Stream, home: Any, busy: bool) -> bool:
     """Return whether `stream` can be closed from here; else the thread that uses it is woken, and closes it.
 
     Closing a socket does not wake the thread that waits for it, and its number may soon be another socket's. In a
@@ -141,7 +180,7 @@ def may_close(stream: NetworkStream, home: Any, busy: bool) -> bool:
         return True
     with contextlib.suppress(OSError):
         # Not SSLSocket.shutdown: that takes the TLS layer from under the thread.
-        socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)
+        socket.socket.shutdown(stream.socket, socket.SHUT_RDWR)
     return False
 
 
@@ -178,4 +217,13 @@ def close_soon(close: Callable[[], None]) -> None:
 
 
 def close_at_end(close: Callable[[], None]) -> Any:
-    """Do nothing: the sockets of a process end with it."""
+    """Have `close`, a method, called when the interpreter ends, unless its object is gone by then."""
+    _open.add(close.__self__)  # type: ignore[attr-defined]
+
+
+def _close_all() -> None:
+    for transport in list(_open):
+        transport.close()
+
+
+atexit.register(_close_all)

@@ -155,12 +155,11 @@ class StreamDecoder(ABC):
         events: list[Event] = []
         data: Any = None
         try:
-            for event in received:
+            for type, text, _, _ in received:
                 if self.finished or self.failure:
                     break
-                text = event.data
                 if self.raw_events:
-                    events.append(RawEvent(event.type, text))
+                    events.append(RawEvent(type, text))
                 if text == "[DONE]":
                     self.on_done(events)
                 elif text:
@@ -171,7 +170,7 @@ class StreamDecoder(ABC):
                     if data.__class__ is not dict or data.get("error"):
                         self.failure = _failure_in_stream(data)
                     else:
-                        self.on_event(event.type, data, events)
+                        self.on_event(type, data, events)
         except LLMProviderError as error:
             self.failure = error
         except _SHAPE_ERRORS as error:
@@ -180,8 +179,7 @@ class StreamDecoder(ABC):
             events = self._halves.mend(events)
             self._refuse_halves()
         if self._decoded < WORTH_LOADING:
-            self._decoded += len(events)
-            self._decode = json_decoder(self._decoded)
+            self._choose_decoder(len(events))
         return events
 
     def read(self, body: Any) -> list[Event]:
@@ -206,6 +204,11 @@ class StreamDecoder(ABC):
             self.finished = True
             self._refuse_halves()
         return events
+
+    def _choose_decoder(self, more: int) -> None:
+        self._decoded += more
+        if self._decoded >= WORTH_LOADING:
+            self._decode = json_decoder(self._decoded)
 
     def _decode_leniently(self, text: str) -> Any:
         try:

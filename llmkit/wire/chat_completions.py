@@ -207,8 +207,9 @@ class ChatCompletionsDecoder(StreamDecoder):
                 if delta is None:
                     delta = choice.get("message") or {}
                 content = delta.get("content")
-                is_text = isinstance(content, str) and len(content) > 0
+                is_text = False
                 if isinstance(content, str) and content:
+                    is_text = True
                     events.append(TextDelta(content))
                 # Nearly all chunks have nothing but text: the rest is looked at in the others only.
                 if not is_text or len(delta) > 1 or choice.get("finish_reason") is not None:

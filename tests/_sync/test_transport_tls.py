@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import Any
 
@@ -13,7 +14,7 @@ from llmkit import network
 from llmkit._sync._backend import HTTPTransport, call_in_thread, handle, httpx
 from llmkit._sync.transport import SyncBody, SyncTransport, transport_for
 
-from ..server import CLOSE, GONE, RESET, Server, chunked, pieces, raw_reply
+from ..server import CLOSE, GONE, RESET, Connection, Server, chunked, head, pieces, raw_reply
 from .transport_help import CHUNKED, HELLO, SECOND, RawServer, TLSServer, ask, closed_by_server, idle, read, request
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +65,25 @@ def test_tls_that_cannot_be_trusted(authority: trustme.CA, trust: ssl.SSLContext
                 with pytest.raises(httpx.ConnectError, match=r"certificate verify failed|^$"):
                     handle(http, request(server.url))
                 assert not server.requests
+            assert idle(http) == 0
+
+
+@pytest.mark.parametrize("polite", [True, False], ids=["told", "not told"])
+def test_a_body_until_the_end_of_tls(authority: trustme.CA, trust: ssl.SSLContext, polite: bool) -> None:
+    body = bytes(100_000)
+
+    class Closing(TLSServer):
+        def _run(self, connection: Connection) -> None:
+            with connection.socket:
+                connection.receive()
+                connection.socket.sendall(head(200) + body)
+                if polite:
+                    with contextlib.suppress(OSError):
+                        connection.socket.unwrap().close()
+
+    with Closing(authority) as server:
+        with SyncTransport(trust) as http:
+            assert ask(http, server.url) == body
             assert idle(http) == 0
 
 

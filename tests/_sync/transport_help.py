@@ -66,6 +66,9 @@ class TLSServer(Server):
         except OSError:
             connection.gone.set()
             return
+        self._run(connection)
+
+    def _run(self, connection: Connection) -> None:
         super()._serve(connection)
 
 
