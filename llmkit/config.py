@@ -61,6 +61,9 @@ class Settings(TypedDict, total=False):
     retry_read_timeouts: bool
     max_event_bytes: int
     max_body_bytes: int
+    max_stream_bytes: int
+    max_json_depth: int
+    max_tool_calls: int
     api_version: str | None
     allow_plain_http: bool
     extra_params: Mapping[str, Any]
@@ -96,9 +99,11 @@ class LLMConfig:
     whole call with all its attempts (None: no bound). `max_retries` counts the tries after the first;
     `retry_delay` is the first wait, doubled each time; a wait over `max_retry_wait` is not waited for.
     A read timeout is tried again only with `retry_read_timeouts`: the service may be at work, and charge, twice.
-    `max_event_bytes` and `max_body_bytes` bound what is kept of one event and one body. `api_version` is the
-    version that Anthropic, Gemini and Azure want named. Keys go over plain http to loopback addresses only,
-    unless `allow_plain_http`. `extra_params`, `extra_headers` and `extra_query` are merged in last, as they are.
+    No answer may have more than these, counted after decompression: `max_body_bytes` where it comes whole,
+    `max_event_bytes` in one event, `max_stream_bytes` in all events of a stream, `max_json_depth` levels in its JSON,
+    `max_tool_calls` calls. `api_version` is the version that Anthropic, Gemini and Azure want named. Keys go over
+    plain http to loopback addresses only, unless `allow_plain_http`. `extra_params`, `extra_headers` and
+    `extra_query` are merged in last, as they are.
 
     Raises LLMProviderConfigurationError for a wrong name or value, with what is allowed.
     """
@@ -124,6 +129,9 @@ class LLMConfig:
     retry_read_timeouts: bool = False
     max_event_bytes: int = 16 * 1024 * 1024
     max_body_bytes: int = 64 * 1024 * 1024
+    max_stream_bytes: int = 128 * 1024 * 1024
+    max_json_depth: int = 200
+    max_tool_calls: int = 1000
     api_version: str | None = None
     allow_plain_http: bool = False
     extra_params: Mapping[str, Any] = field(default_factory=dict)
@@ -273,6 +281,9 @@ _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "retry_read_timeouts": ("True or False", lambda v: isinstance(v, bool)),
     "max_event_bytes": ("a number of bytes above 0", _whole(1)),
     "max_body_bytes": ("a number of bytes above 0", _whole(1)),
+    "max_stream_bytes": ("a number of bytes above 0", _whole(1)),
+    "max_json_depth": ("a whole number from 1 to 200", lambda v: _whole(1)(v) and v <= 200),
+    "max_tool_calls": ("a whole number from 0", _whole(0)),
     "api_version": ("a string, or None", _or_none(lambda v: isinstance(v, str) and v.isprintable())),
     "allow_plain_http": ("True or False", lambda v: isinstance(v, bool)),
     "extra_params": ("a mapping", lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v)),

@@ -222,7 +222,7 @@ class HTTPProvider(LLMProvider):
         """Return the answer that a decoded body is; raises LLMProviderError where it is none."""
         wire_format = self.wire_format(call.api_type)
         decoder = wire_format.decoder()
-        builder = ResponseBuilder()
+        builder = ResponseBuilder(call.config.max_tool_calls)
         builder.extend(decoder.read(body))
         answer = builder.build(self.issuer(call, wire_format), call.api_type)
         answer.metadata = {"wire_format": wire_format.name, "raw": decoder.raw}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from .codec import decode_json
 from .config import APIType
+from .errors import LLMProviderServerError
 from .events import (
     Event,
     Finish,
@@ -132,9 +133,13 @@ def _chat_tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 class ResponseBuilder:
-    """Builds the answer from its events: of a stream as they come, of a plain body all at once."""
+    """Builds the answer from its events: of a stream as they come, of a plain body all at once.
 
-    def __init__(self) -> None:
+    Raises LLMProviderServerError for more tool calls than `max_tool_calls` (None: no bound).
+    """
+
+    def __init__(self, max_tool_calls: int | None = None) -> None:
+        self._max_tool_calls = max_tool_calls
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -193,6 +198,10 @@ class ResponseBuilder:
         self._refusal.append(event.text)
 
     def _on_tool_call(self, event: ToolCallDelta) -> None:
+        if self._max_tool_calls is not None and event.index >= self._max_tool_calls:
+            told = f"the answer has more tool calls than max_tool_calls ({self._max_tool_calls})"
+            # It is paid for, and would be as large again.
+            raise LLMProviderServerError(told, should_retry=False)
         call = self._tool_calls.setdefault(event.index, _ToolCallText())
         call.id = call.id or event.id or ""
         call.name = call.name or event.name or ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -61,6 +62,36 @@ class TestDecoding:
     @given(value=VALUES)
     def test_what_was_written_is_read(self, decode: Callable[[str | bytes], Any], value: Any) -> None:
         assert decode(codec.encode_json(value)) == value
+
+
+def nested(levels: int, inner: str = "1") -> str:
+    return '[{"a":' * (levels // 2) + "[" * (levels % 2) + inner + "]" * (levels % 2) + "}]" * (levels // 2)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("levels", [1, 7, 199])
+def test_nesting_has_the_bound_that_is_set(levels: int, loaded: bool) -> None:
+    decode = (
+        codec.json_decoder(codec.WORTH_LOADING, levels) if loaded else partial(codec._standard_decode, max_depth=levels)
+    )
+    # Brackets within strings, and many side by side, are no nesting.
+    wide = nested(levels, f'"{"[{" * 500}"') if levels > 1 else "[" + "1," * 500 + "1]"
+    for text in (nested(levels), wide):
+        assert decode(text) == decode(text.encode()) == json.loads(text)
+    for text in (nested(levels + 1), f"[{wide}]", nested(DEEP)):
+        for data in (text, text.encode()):
+            with pytest.raises(ValueError, match=f"more than {levels} levels; max_json_depth"):
+                decode(data)
+        with pytest.raises(ValueError, match="max_json_depth"):
+            codec.lenient_decode(text, levels)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+def test_nesting_is_bounded_by_default(decode: Callable[[str | bytes], Any]) -> None:
+    assert decode(nested(codec.DEEPEST)) == json.loads(nested(codec.DEEPEST))
+    for levels in (codec.DEEPEST + 2, 500, DEEP):
+        with pytest.raises(ValueError, match=f"more than {codec.DEEPEST} levels; max_json_depth"):
+            decode(nested(levels))
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff{}".encode()])

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from llmkit import APIType, LLMConfig, LLMProviderConfigurationError, StreamMode
+from llmkit.codec import DEEPEST
 from llmkit.config import Settings, environment
 
 
@@ -20,6 +21,8 @@ def test_the_defaults_are_the_specified_ones() -> None:
     assert (config.api_type, config.stream_mode) == (APIType.CHAT_COMPLETION, StreamMode.DISABLED)
     assert (config.temperature, config.token_limit, config.timeout) == (0.7, 8192, 60.0)
     assert (config.max_retries, config.retry_delay, config.idle_timeout) == (3, 1.0, 300.0)
+    assert (config.max_body_bytes, config.max_event_bytes, config.max_stream_bytes) == (64 << 20, 16 << 20, 128 << 20)
+    assert (config.max_json_depth, config.max_tool_calls) == (DEEPEST, 1000)
     assert config.explicit == frozenset()
 
 
@@ -85,6 +88,10 @@ def test_keywords_offer_exactly_the_settings() -> None:
         ("retry_read_timeouts", 1),
         ("max_event_bytes", 0),
         ("max_body_bytes", None),
+        ("max_stream_bytes", 0),
+        ("max_json_depth", 0),
+        ("max_json_depth", DEEPEST + 1),
+        ("max_tool_calls", -1),
         ("api_version", 1),
         ("allow_plain_http", "yes"),
         ("extra_params", []),

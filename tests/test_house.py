@@ -17,7 +17,7 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked network _async._backend",
+    "errors events sse chunked decompression network _async._backend",
     "config codec schema conversation token_tables local _async.connection",
     "response failures retry checked tokens _async.transport",
     "messages functions structured",
@@ -37,7 +37,7 @@ TIERS = (
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured")
+PURE += ("schema", "checked", "functions", "structured", "decompression")
 
 
 def name_of(path: Path) -> str:

@@ -142,7 +142,7 @@ class AsyncExchange:
         wire_format = self._provider.wire_format(call.api_type)
         metadata = self._metadata(call, request, response, retries)
         decoder = wire_format.decoder()
-        decoder.raw_events = call.raw_events
+        decoder.raw_events, decoder.max_json_depth = call.raw_events, call.config.max_json_depth
         reader = AsyncEventReader(response, decoder, call.config, retries.deadline, metadata)
         try:
             await reader.start()
@@ -207,6 +207,8 @@ class AsyncExchange:
         extensions = {"timeout": timeouts, "deadline": deadline}
         parsed = parsed_url(url)
         if self._client:
+            # Its own default may ask for codings that no bound holds for.
+            headers = {"accept-encoding": "gzip, deflate", **headers}
             http_request: httpx.Request = self._client.build_request(
                 method, parsed, headers=headers, content=content, extensions=extensions
             )
@@ -278,7 +280,7 @@ class AsyncExchange:
     ) -> Result:
         body = await self._read(response, call, retries)
         try:
-            return read(_decoded(body))
+            return read(_decoded(body, call.config.max_json_depth))
         except LLMProviderError as error:
             raise self._named(error, response) from None
 
@@ -317,9 +319,9 @@ class _AsyncKept:
             await self.closer.aclose()
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, max_depth: int) -> Any:
     try:
-        return decode_json(body)
+        return decode_json(body, max_depth)
     except ValueError as error:
         text = body.decode("utf-8", "replace").strip()
         told = f"the answer is not JSON ({error}): {excerpt(text, 200)}" if text else "the answer is empty"

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from ..config import LLMConfig
+from ..decompression import Decompressor, content_coding
 from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
 from ..sse import EventTooLargeError, ServerSentEventParser
 from ..wire import StreamDecoder
-from ._backend import shield
-
-if TYPE_CHECKING:
-    import httpx
+from ._backend import httpx, shield
 
 __all__ = ["AsyncEventReader", "body_pieces"]
 
@@ -48,6 +46,7 @@ class AsyncEventReader:
         self._config = config
         self._deadline = deadline
         self._parser = ServerSentEventParser(max_event_bytes=config.max_event_bytes)
+        self._left = config.max_stream_bytes
         # The body of llmkit's own transport: it can be told when to give up, and to read on to its end.
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
@@ -116,6 +115,12 @@ class AsyncEventReader:
                     self._failure = None
         except EventTooLargeError as error:
             self._failure = self._failure or LLMProviderStreamError(str(error))
+        self._left -= len(piece)
+        if self._left < 0 and not (decoder.finished or self._failure):
+            limit = self._config.max_stream_bytes
+            self._failure = LLMProviderStreamError(f"the stream has more than max_stream_bytes ({limit} bytes)")
+            # It is paid for, and would be as large again.
+            self._failure.should_retry = False
         if parser.invalid_utf8 and not self._failure:
             self._failure = LLMProviderStreamError("the stream holds bytes that are not UTF-8")
         if decoder.failure and not self._failure:
@@ -185,7 +190,35 @@ class AsyncEventReader:
 
 
 def body_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Return the body as it arrives: straight from the transport's stream where nothing has to be decoded."""
-    if "content-encoding" in response.headers or response.is_stream_consumed:
+    """Return the body as it arrives, decompressed; what reads it may raise httpx's exceptions."""
+    if response.is_stream_consumed:
         return response.aiter_bytes()
-    return aiter(response.stream)  # type: ignore[arg-type]
+    body: AsyncIterator[bytes] = aiter(response.stream)  # type: ignore[arg-type]
+    coding = content_coding(response.headers.get("content-encoding", ""))
+    return _AsyncDecompressed(body, coding) if coding else body
+
+
+class _AsyncDecompressed:
+    """Iterates over a compressed body; httpx's own way of it knows no bounds."""
+
+    def __init__(self, body: AsyncIterator[bytes], coding: str) -> None:
+        self._body = body
+        self._coding = coding
+        self._decompressor: Decompressor | None = None
+
+    def __aiter__(self) -> _AsyncDecompressed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            if self._decompressor is None:
+                self._decompressor = Decompressor(self._coding)
+            while not (piece := self._decompressor.take()):
+                data = await anext(self._body, b"")
+                if not data:
+                    self._decompressor.end()
+                    raise StopAsyncIteration
+                self._decompressor.feed(data)
+        except ValueError as error:
+            raise httpx.DecodingError(str(error)) from None
+        return piece

@@ -45,7 +45,7 @@ class AsyncStream:
         self._provider = provider
         self._call = call
         self._reader: AsyncEventReader | None = None
-        self._builder = ResponseBuilder()
+        self._builder = ResponseBuilder(call.config.max_tool_calls)
         self._unread: Iterator[Event] = iter(())
         self._entered = False
         self._resumed_at: tuple[str, int] | None = None
@@ -111,7 +111,11 @@ class AsyncStream:
                 return True
             raise self._with_partial(error) from None
         if events:
-            self._builder.extend(events)
+            try:
+                self._builder.extend(events)
+            except LLMProviderError as error:
+                await reader.aclose()
+                raise self._with_partial(error) from None
             self._unread = iter(events)
             return True
         if not reader.decoder.finished:
