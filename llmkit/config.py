@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -134,9 +135,10 @@ class LLMConfig:
     max_tool_calls: int = 1000
     api_version: str | None = None
     allow_plain_http: bool = False
-    extra_params: Mapping[str, Any] = field(default_factory=dict)
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
-    extra_query: Mapping[str, str] = field(default_factory=dict)
+    # These may hold a gateway's own key.
+    extra_params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extra_query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __new__(cls, *args: Any, **settings: Any) -> LLMConfig:
         """Remember which settings the caller named: only `__new__` sees them apart from the defaults."""
@@ -158,7 +160,8 @@ class LLMConfig:
             allowed, is_allowed = _ALLOWED.get(setting.name, ("", None))
             value = getattr(self, setting.name)
             if is_allowed and not is_allowed(value):
-                raise LLMProviderConfigurationError(f"{setting.name} is {value!r}; it must be {allowed}")
+                told = repr(value) if setting.repr else _without_values(value)
+                raise LLMProviderConfigurationError(f"{setting.name} is {told}; it must be {allowed}")
 
     @property
     def explicit(self) -> frozenset[str]:
@@ -247,12 +250,27 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: v is None or check(v)
 
 
+def _without_values(value: Any) -> str:
+    names = f" with the names {', '.join(map(repr, value))}" if isinstance(value, Mapping) else ""
+    return f"a {type(value).__name__}{names}"
+
+
 def _strings(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(v, str) for pair in value.items() for v in pair)
 
 
-def _header(value: Any) -> bool:
-    return _strings(value) and not any(c in text for pair in value.items() for text in pair for c in "\r\n\0")
+def _query(value: Any) -> bool:
+    return _strings(value) and not _SURROGATE.search("".join(text for pair in value.items() for text in pair))
+
+
+def _headers(value: Any) -> bool:
+    return _strings(value) and all(_NAME.fullmatch(n) and _VALUE.fullmatch(text) for n, text in value.items())
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# RFC 9110 §5.1 and §5.5, without the bytes beyond ASCII: a token, and text that neither begins nor ends with a blank.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
@@ -284,9 +302,12 @@ _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "max_stream_bytes": ("a number of bytes above 0", _whole(1)),
     "max_json_depth": ("a whole number from 1 to 200", lambda v: _whole(1)(v) and v <= 200),
     "max_tool_calls": ("a whole number from 0", _whole(0)),
-    "api_version": ("a string, or None", _or_none(lambda v: isinstance(v, str) and v.isprintable())),
+    "api_version": (
+        "a string of printable ASCII, or None",
+        _or_none(lambda v: isinstance(v, str) and v.isascii() and v.isprintable()),
+    ),
     "allow_plain_http": ("True or False", lambda v: isinstance(v, bool)),
     "extra_params": ("a mapping", lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v)),
-    "extra_headers": ("a mapping of strings without line breaks", _header),
-    "extra_query": ("a mapping of strings", _strings),
+    "extra_headers": ("a mapping of names of headers to texts of printable ASCII", _headers),
+    "extra_query": ("a mapping of strings", _query),
 }

@@ -323,7 +323,7 @@ class HTTPProvider(LLMProvider):
 
     def redacted(self, text: str) -> str:
         """Return a text of the service with the key taken out of it."""
-        return text.replace(self._key.value, REDACTED) if self._key else text
+        return self._key.removed_from(text) if self._key else text
 
 
 def _texts(call: Call) -> list[str]:

@@ -19,7 +19,7 @@ PROJECT = PACKAGE.parent
 TIERS = (
     "errors events sse chunked decompression network _async._backend",
     "config codec schema conversation token_tables local _async.connection",
-    "response failures retry checked tokens _async.transport",
+    "response failures retry checked tokens traffic _async.transport",
     "messages functions structured",
     "tools",
     "call",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -23,6 +22,7 @@ from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Retries
 from ..structured import with_parsed
+from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
 from .reader import AsyncEventReader, body_pieces
@@ -30,7 +30,6 @@ from .transport import transport_for
 
 __all__ = ["AsyncExchange"]
 
-logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 ERROR_BODY_BYTES = 65536
 # A provider has few URLs, and parsing one takes a tenth of the time of a call.
@@ -178,9 +177,10 @@ class AsyncExchange:
         if seconds <= 0:
             raise self._too_late(call, bound)
         url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
-        started = time.monotonic()
+        traffic: Traffic | None = None
         try:
             http_request = self._http_request(call, request, seconds, retries.deadline)
+            traffic = traffic_of(request.method, url, request.body, self._provider.redacted)
             if self._client:
                 response = await self._client.send(http_request, stream=True, follow_redirects=False)
             else:
@@ -190,14 +190,16 @@ class AsyncExchange:
             if failure is None:
                 raise
         else:
-            seconds = time.monotonic() - started
-            logger.debug("%s %s: %d in %.3f s", request.method, url, response.status_code, seconds)
+            if traffic:
+                traffic.answered(response.status_code, http_request.headers.get("content-length", "0"))
+                response.extensions["traffic"] = traffic
             return response
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
         if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
             failure = self._too_late(call, bound)
         failure = self._provider.named(failure)
-        logger.debug("%s %s: %s", request.method, url, failure)
+        if traffic:
+            traffic.failed(failure)
         raise failure
 
     def _http_request(self, call: Call, request: WireRequest, seconds: float, deadline: float | None) -> httpx.Request:
@@ -250,10 +252,13 @@ class AsyncExchange:
             wire.deadline = retries.deadline
         size = 0
         failure: LLMProviderError | None = None
+        traffic: Traffic | None = response.extensions.get("traffic")
         try:
             async for piece in body_pieces(response):
                 if failure:
                     continue
+                if traffic:
+                    traffic.receive(piece)
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
@@ -270,6 +275,8 @@ class AsyncExchange:
             if failure is None:
                 raise
         finally:
+            if traffic:
+                traffic.end()
             with shield():
                 await response.aclose()
         late = retries.deadline is not None and time.monotonic() >= retries.deadline

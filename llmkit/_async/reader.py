@@ -13,6 +13,7 @@ from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderSt
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
 from ..sse import EventTooLargeError, ServerSentEventParser
+from ..traffic import Traffic
 from ..wire import StreamDecoder
 from ._backend import httpx, shield
 
@@ -51,6 +52,7 @@ class AsyncEventReader:
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
         self._pieces: AsyncIterator[bytes] = body_pieces(response)
+        self._traffic: Traffic | None = response.extensions.get("traffic")
         self._reading = False
         self._until = 0.0
         self._rest = b""
@@ -77,6 +79,8 @@ class AsyncEventReader:
         self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
             piece = await self._next_piece()
+            if self._traffic:
+                self._traffic.receive(piece)
             events = self._decode(piece)
             if self._failure or self.decoder.finished:
                 await self._finish(piece)
@@ -90,6 +94,8 @@ class AsyncEventReader:
         """Release the connection; before the end of the body it is closed, not reused."""
         if not self.closed:
             self.closed = True
+            if self._traffic:
+                self._traffic.end()
             with shield():
                 await self._response.aclose()
                 if self._pieces is not self._wire and not self._reading:
