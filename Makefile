@@ -3,11 +3,14 @@
 # make check      generated code up to date, ruff, mypy --strict, pyright
 # make generate   write the blocking twins from the async sources
 # make bench      the benchmarks, each against its peers
+# make soak       ten minutes of random faults under load, in all three worlds (SECONDS=…, SEED=…)
 
 PYTHON ?= python3
+SECONDS ?= 600
+SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test check generate bench clean
+.PHONY: demo test check generate bench soak clean
 
 demo: .venv/demo
 	$(BIN)/python -m llmkit.demo
@@ -27,6 +30,9 @@ generate:
 
 bench: .venv/bench
 	for name in sse tokens startup streaming calls memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+soak: .venv/test
+	$(BIN)/python -W error -m tests.soak --seconds $(SECONDS) --seed $(SEED)
 
 clean:
 	rm -rf .venv

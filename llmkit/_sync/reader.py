@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any, Final
 
 from ..config import LLMConfig
@@ -12,7 +13,7 @@ from ..decompression import Decompressor, content_coding
 from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
-from ..sse import EventTooLargeError, ServerSentEventParser
+from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
 from ._backend import httpx, shield
@@ -109,13 +110,16 @@ class SyncEventReader:
         parser, decoder = self._parser, self.decoder
         try:
             received = parser.feed(piece)
+            if parser.invalid_utf8:
+                received = _before_broken(received)
             if received:
                 self._seen_event = True
                 events = decoder.feed(received)
             if piece:
                 self._keep(piece, bool(received))
             elif not decoder.failure and not decoder.finished:
-                events += decoder.end(parser.close())
+                pending = parser.close()
+                events += decoder.end(None if parser.invalid_utf8 else pending)
                 if decoder.finished:
                     # The answer was complete before its connection broke.
                     self._failure = None
@@ -193,6 +197,12 @@ class SyncEventReader:
             # The answer is complete: whatever the connection does now only costs its reuse.
             if error_from_exception(error) is None:
                 raise
+
+
+def _before_broken(received: list[ServerSentEvent]) -> list[ServerSentEvent]:
+    """Return the events before the first with invalid UTF-8, where the parser puts U+FFFD; none where it is hidden."""
+    unbroken = list(takewhile(lambda event: "\ufffd" not in event.data, received))
+    return unbroken if len(unbroken) < len(received) else []
 
 
 def body_pieces(response: httpx.Response) -> Iterator[bytes]:
