@@ -3,11 +3,11 @@
 # make check      generated code up to date, ruff, mypy --strict, pyright
 # make generate   write the blocking twins from the async sources
 # make bench      the benchmarks, each against its peers
-# make soak       ten minutes of random faults under load, in all three worlds (SECONDS=…, SEED=…)
+# make soak       ten minutes of random faults under load, in all three worlds (SOAK_SECONDS=…, SOAK_SEED=…)
 
 PYTHON ?= python3
-SECONDS ?= 600
-SEED ?= 0
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= 0
 BIN := .venv/bin
 
 .PHONY: demo test check generate bench soak clean
@@ -32,7 +32,7 @@ bench: .venv/bench
 	for name in sse tokens startup streaming calls memory; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 soak: .venv/test
-	$(BIN)/python -W error -m tests.soak --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python -W error -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
 
 clean:
 	rm -rf .venv
