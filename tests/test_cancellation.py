@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import trio
+
+from llmkit import LLMProviderError
 
 from ._async._backend import make_provider
 from .answers import APIS, Api
 from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
+from .soak import descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -135,6 +140,43 @@ async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Ser
         assert len({request.connection for request in after}) == 1
     for number in range(len(server.connections)):
         assert await anyio.to_thread.run_sync(server.wait_gone, number)
+
+
+async def test_a_thousand_cancellations_leave_nothing_behind(api: Api, anyio_backend_name: str) -> None:
+    moments = random.Random(11)
+    before = descriptors()
+    with Server() as server:
+        replies = [
+            json_reply(api.plain("x" * 1000)),
+            stream_reply(api.stream(*"abcdefgh")),
+            stream_reply([*api.begun("a"), GONE], end=False),
+            [STREAM_HEAD, GONE],
+            [b"HTTP/1.1 200 OK\r\nconten", GONE],
+        ]
+        server.default = lambda request: moments.choice(replies)
+        provider = make_provider(server, api, max_retries=0)
+        tasks = count_tasks(anyio_backend_name)
+
+        async def cancelled(seconds: float, how: str) -> None:
+            with anyio.move_on_after(seconds), contextlib.suppress(LLMProviderError):
+                await ask(provider, how, anyio.Event())
+
+        for _ in range(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(100):
+                    how = moments.choice(["disabled", "auto", "iterated", "block"])
+                    group.start_soon(cancelled, moments.uniform(0, 0.1), how)
+        server.default = json_reply(api.plain("Still here"))
+        assert (await provider.execute("Hi")).content == "Still here"
+        assert count_tasks(anyio_backend_name) == tasks
+        await provider.aclose()
+        for number in range(len(server.connections)):
+            assert await anyio.to_thread.run_sync(server.wait_gone, number)
+    assert descriptors() == before
+
+
+def count_tasks(backend: str) -> int:
+    return trio.lowlevel.current_statistics().tasks_living if backend == "trio" else len(asyncio.all_tasks())
 
 
 def test_cancelled_task_of_asyncio_raises_what_asyncio_expects() -> None:
