@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.util
 import random
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ import anyio.to_thread
 import pytest
 import trio
 
-from llmkit import LLMProviderError
+from llmkit import LLMProviderError, LLMProviderTimeoutError
+from llmkit._async._backend import httpx
 
 from ._async._backend import make_local_provider, make_provider
 from ._async.test_local_model import generating, stopped
@@ -121,6 +123,48 @@ async def test_timeouts_of_the_caller_count(server: Server, api: Api) -> None:
                     texts.append(text)
         assert texts == ["One"]
         assert await anyio.to_thread.run_sync(server.wait_gone)
+
+
+def drip(gate: threading.Event, first: bytes, drop: bytes) -> Iterator[bytes]:
+    """Send a drop fifty times a second, without end."""
+    yield first
+    while not gate.wait(0.02):
+        yield drop
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by a proxy's transport", "by the caller"])
+@pytest.mark.parametrize("how", ["disabled", "auto"])
+@pytest.mark.parametrize("stage", ["the head", "the body"])
+async def test_deadline_holds_over_transports_that_know_none(
+    server: Server, api: Api, own: bool, how: str, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The blocking world has no way to end a wait in httpx's transport; there the waits' timeouts hold.
+    monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
+    if stage == "the head":
+        server.add(drip(server.gate(), b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n"))
+    else:
+        server.add([STREAM_HEAD, GONE])
+    server.add(json_reply(api.plain()))
+    async with httpx.AsyncClient(verify=False) as client:
+        async with make_provider(server, api, http_client=None if own else client) as provider:
+            with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
+                await provider.execute("Hi", deadline=0.1, stream_mode=how)
+            assert caught.value.code == "deadline"
+            assert await anyio.to_thread.run_sync(server.wait_gone)
+            assert (await provider.execute("Hi")).content == "Hello!"
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by a proxy's transport", "by the caller"])
+async def test_idle_timeout_holds_over_transports_that_know_none(
+    server: Server, api: Api, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
+    server.add(stream_reply([*api.begun("One"), GONE], end=False))
+    async with httpx.AsyncClient(verify=False) as client:
+        async with make_provider(server, api, http_client=None if own else client, timeout=600) as provider:
+            with pytest.raises(LLMProviderTimeoutError, match="idle_timeout") as caught:
+                await provider.stream("Hi", idle_timeout=0.1).response()
+    assert caught.value.partial is not None and caught.value.partial.content == "One"
 
 
 async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Server, api: Api) -> None:

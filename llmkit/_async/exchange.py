@@ -24,7 +24,19 @@ from ..retry import Retries
 from ..structured import with_parsed
 from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
-from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
+from ._backend import (
+    Client,
+    call_in_thread,
+    close_at_end,
+    close_soon,
+    handle,
+    httpx,
+    retrying,
+    scope,
+    shield,
+    sleep,
+    within,
+)
 from .reader import AsyncEventReader, body_pieces
 from .transport import transport_for
 
@@ -181,10 +193,12 @@ class AsyncExchange:
         try:
             http_request = self._http_request(call, request, seconds, retries.deadline)
             traffic = traffic_of(request.method, url, request.body, self._provider.redacted)
+            sent: Any
             if self._client:
-                response = await self._client.send(http_request, stream=True, follow_redirects=False)
+                sent = self._client.send(http_request, stream=True, follow_redirects=False)
             else:
-                response = await handle(await self._transport(url), http_request)
+                sent = handle(await self._transport(url), http_request)
+            response: httpx.Response = await within(retries.deadline, sent)
         except Exception as error:
             failure = error_from_exception(error)
             if failure is None:
@@ -195,8 +209,9 @@ class AsyncExchange:
                 response.extensions["traffic"] = traffic
             return response
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
-        if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
-            failure = self._too_late(call, bound)
+        late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
+        if late and isinstance(failure, LLMProviderTimeoutError):
+            failure = self._too_late(call, "deadline")
         failure = self._provider.named(failure)
         if traffic:
             traffic.failed(failure)
@@ -254,7 +269,8 @@ class AsyncExchange:
         failure: LLMProviderError | None = None
         traffic: Traffic | None = response.extensions.get("traffic")
         try:
-            async for piece in body_pieces(response):
+            body = body_pieces(response)
+            while piece := await within(retries.deadline, anext(body, b"")):
                 if failure:
                     continue
                 if traffic:

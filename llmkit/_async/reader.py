@@ -16,7 +16,7 @@ from ..failures import error_from_exception, error_in_text
 from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
-from ._backend import httpx, shield
+from ._backend import httpx, shield, within
 
 __all__ = ["AsyncEventReader", "body_pieces"]
 
@@ -156,7 +156,8 @@ class AsyncEventReader:
             self._wire.deadline = self._until
         self._reading = True
         try:
-            return await anext(self._pieces, b"")
+            piece = anext(self._pieces, b"")
+            return await (piece if self._wire else within(self._until, piece))
         except Exception as error:
             failure = error_from_exception(error)
             if failure is None:

@@ -37,7 +37,7 @@ def generating(base_url: str) -> bool:
 
 def stopped(base_url: str) -> bool:
     """Wait until the server computes for nobody, which 2,000 tokens would take far longer than."""
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 5.0
     while generating(base_url):
         if time.monotonic() > until:
             return False
