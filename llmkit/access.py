@@ -103,17 +103,19 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
 
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
     """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
+    # A password and a query may be secrets.
+    told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise LLMProviderConfigurationError(f"base_url is {base_url!r}, which is no URL: {error}") from None
+        raise LLMProviderConfigurationError(f"base_url is {told!r}, which is no URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host or not base_url.isprintable() or " " in base_url:
-        raise LLMProviderConfigurationError(f"base_url is {base_url!r}; it must be like https://api.example.com/v1")
+        raise LLMProviderConfigurationError(f"base_url is {told!r}; it must be like https://api.example.com/v1")
     if parts.username is not None or parts.password is not None:
         raise LLMProviderConfigurationError("base_url holds a user name or password; pass api_key=… or extra_headers=…")
     if parts.scheme == "http" and has_key and not allow_plain_http and not is_loopback(host):
         raise LLMProviderConfigurationError(
-            f"base_url is {base_url!r}: plain http would show the key to the network; use https, "
+            f"base_url is {told!r}: plain http would show the key to the network; use https, "
             "or pass allow_plain_http=True"
         )

@@ -274,7 +274,11 @@ _VALUE: Final = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
-    "model_name": ("a non-empty string", lambda v: isinstance(v, str) and bool(v.strip()) and v.isprintable()),
+    "model_name": (
+        "a name: a printable string, and not empty",
+        # Two dots would lead to another path.
+        lambda v: isinstance(v, str) and bool(v.strip(" .")) and v.isprintable(),
+    ),
     "temperature": ("a number from 0 to 2", _number(0, 2)),
     "max_tokens": ("a whole number above 0, or None", _or_none(_whole(1))),
     "top_p": ("a number from 0 to 1", _number(0, 1)),

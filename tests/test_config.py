@@ -61,6 +61,7 @@ def test_keywords_offer_exactly_the_settings() -> None:
         ("model_name", ""),
         ("model_name", None),
         ("model_name", "a\nb"),
+        ("model_name", ".."),
         ("api_type", "chat"),
         ("stream_mode", True),
         ("temperature", 2.1),

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
-from ..errors import LLMProviderBadRequestError
+from ..errors import LLMProviderBadRequestError, LLMProviderServerError
 from ..messages import Message
 from ..provider import HTTPProvider
 from ..response import LLMResponse, ToolCall
@@ -21,6 +21,9 @@ from .exchange import AsyncExchange
 from .stream import AsyncStream
 
 __all__ = ["AsyncProvider"]
+
+MOST_PAGES = 100
+"""How long a list of models may be: a service whose pages never end is given up."""
 
 Prompt = str | Sequence[Mapping[str, Any] | Message]
 
@@ -226,10 +229,12 @@ class AsyncProvider(HTTPProvider):
         call = self.make_operation(**options)
         models: list[ModelInfo]
         models, next_page = await self._exchange.perform(call, list_models(""), read)
-        while next_page:
+        for _ in range(MOST_PAGES):
+            if not next_page:
+                return models
             more, next_page = await self._exchange.perform(call, list_models(next_page), read)
             models += more
-        return models
+        raise self.named(LLMProviderServerError(f"the list of models has more than {MOST_PAGES} pages"))
 
     async def count_tokens(
         self, prompt: Prompt, system_prompt: str | None = None, **options: Unpack[CallOptions]

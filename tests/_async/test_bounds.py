@@ -74,6 +74,13 @@ async def test_answer_within_its_bounds(server: Server, api: AnyApi, mode: str, 
             ).content == TEXT
 
 
+async def test_answer_of_many_events(server: Server, api: AnyApi, own: bool) -> None:
+    words = [f"word {number} " for number in range(2000)]
+    events = api.stream(*words)
+    response = await answer_to(server, api, "stream", own, [CHUNKED, *map(chunk, events), b"0\r\n\r\n"])
+    assert response.content == "".join(words)
+
+
 @MODES
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "x-unheard-of"])
 async def test_compression_that_has_no_bounds_is_refused(

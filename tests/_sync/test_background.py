@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmkit import (
+    LLMProviderBadRequestError,
     LLMProviderConnectionError,
     LLMProviderNotFoundError,
     LLMProviderStreamError,
@@ -63,6 +64,15 @@ def test_an_answer_is_cancelled_and_deleted(server: Server) -> None:
         ("POST", "/v1/responses/resp_1/cancel", None),
         ("DELETE", "/v1/responses/a%2Fb", None),
     ]
+
+
+@pytest.mark.parametrize("id", ["", ".", ".."])
+def test_what_is_no_id_is_refused_before_anything_is_sent(server: Server, id: str) -> None:
+    with make_provider(server, API) as provider:
+        for operation in (provider.delete_response, provider.cancel_response, provider.retrieve_response):
+            with pytest.raises(LLMProviderBadRequestError, match="response_id is "):
+                operation(id)
+    assert not server.requests
 
 
 def test_what_is_not_stored_is_not_found(server: Server) -> None:
