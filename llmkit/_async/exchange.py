@@ -138,7 +138,9 @@ class AsyncExchange:
         if response.status_code >= 300:
             raise await self._error(response, call, retries)
         reader.decoder.failure = None
-        return AsyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed = AsyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed.left = reader.left
+        return resumed
 
     async def _perform_once(
         self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]

@@ -138,7 +138,9 @@ class SyncExchange:
         if response.status_code >= 300:
             raise self._error(response, call, retries)
         reader.decoder.failure = None
-        return SyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed = SyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed.left = reader.left
+        return resumed
 
     def _perform_once(
         self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]

@@ -30,7 +30,8 @@ REST_BYTES: Final = 65536
 class SyncEventReader:
     """Reads an open answer: `read` gives the next events, [] once the answer is complete, or raises.
 
-    What came before a failure is given first. After the end or a failure the connection is released.
+    What came before a failure is given first. After the end or a failure the connection is released. `left` is how
+    many bytes may still come.
     """
 
     def __init__(
@@ -44,11 +45,11 @@ class SyncEventReader:
         self.decoder = decoder
         self.metadata = metadata
         self.closed = False
+        self.left = config.max_stream_bytes
         self._response = response
         self._config = config
         self._deadline = deadline
         self._parser = ServerSentEventParser(max_event_bytes=config.max_event_bytes)
-        self._left = config.max_stream_bytes
         # The body of llmkit's own transport: it can be told when to give up, and to read on to its end.
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
@@ -124,13 +125,13 @@ class SyncEventReader:
                     # The answer was complete before its connection broke.
                     self._failure = None
         except EventTooLargeError as error:
-            self._failure = self._failure or LLMProviderStreamError(str(error))
-        self._left -= len(piece)
-        if self._left < 0 and not (decoder.finished or self._failure):
+            self._failure = self._failure or LLMProviderStreamError(str(error), should_retry=False)
+        self.left -= len(piece)
+        if self.left < 0 and not (decoder.finished or self._failure):
             limit = self._config.max_stream_bytes
-            self._failure = LLMProviderStreamError(f"the stream has more than max_stream_bytes ({limit} bytes)")
+            told = f"the stream has more than max_stream_bytes ({limit} bytes)"
             # It is paid for, and would be as large again.
-            self._failure.should_retry = False
+            self._failure = LLMProviderStreamError(told, should_retry=False)
         if parser.invalid_utf8 and not self._failure:
             self._failure = LLMProviderStreamError("the stream holds bytes that are not UTF-8")
         if decoder.failure and not self._failure:

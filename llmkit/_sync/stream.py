@@ -128,7 +128,7 @@ class SyncStream:
         Each time must bring at least one event, so that a service that always breaks off is given up.
         """
         point = reader.decoder.resume_point if self._call.background else None
-        broke = isinstance(error, BROKEN) and error.code != "deadline"
+        broke = isinstance(error, BROKEN) and error.code != "deadline" and error.should_retry is not False
         if not broke or point is None or point == self._resumed_at:
             return False
         self._resumed_at = point

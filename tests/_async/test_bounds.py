@@ -43,10 +43,12 @@ async def test_stream_that_is_good_and_has_no_end(server: Server, api: AnyApi, o
 
 
 async def test_stream_without_output_that_has_no_end(server: Server, api: AnyApi, own: bool) -> None:
-    reply = itertools.chain([CHUNKED], itertools.repeat(chunk(b": still thinking\n\n" * 500)))
-    settings = {"max_stream_bytes": 100_000, "max_retries": 3}
-    error = await error_of(server, api, "stream", own, reply, LLMProviderStreamError, **settings)
-    assert "max_stream_bytes" in error.message
+    steps = {"max_stream_bytes": b": still thinking\n\n" * 500, "max_event_bytes": b"data: " + b"x" * 9_000}
+    for limit, step in steps.items():
+        reply = itertools.chain([CHUNKED], itertools.repeat(chunk(step)))
+        settings = {limit: 100_000, "max_retries": 3}
+        error = await error_of(server, api, "stream", own, reply, LLMProviderStreamError, **settings)
+        assert limit in error.message
 
 
 async def test_compressed_stream_has_the_bounds_of_another(server: Server, api: AnyApi, own: bool) -> None:
