@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -270,8 +271,8 @@ class SyncExchange:
         size = 0
         failure: LLMProviderError | None = None
         traffic: Traffic | None = response.extensions.get("traffic")
+        body = body_pieces(response)
         try:
-            body = body_pieces(response)
             while piece := within(retries.deadline, next(body, b"")):
                 if failure:
                     continue
@@ -297,6 +298,10 @@ class SyncExchange:
                 traffic.end()
             with shield():
                 response.close()
+                with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+                    # httpx's generators would stay suspended: reading on makes all of them fail.
+                    while next(body, b""):
+                        pass
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 

@@ -223,20 +223,28 @@ class _AsyncDecompressed:
         self._body = body
         self._coding = coding
         self._decompressor: Decompressor | None = None
+        self._begun = self._failed = False
 
     def __iter__(self) -> _AsyncDecompressed:
         return self
 
     def __next__(self) -> bytes:
+        if self._failed:
+            # Whoever reads on wants the end of a body that was begun.
+            if not self._begun:
+                raise StopIteration
+            return next(self._body)
         try:
             if self._decompressor is None:
                 self._decompressor = Decompressor(self._coding)
             while not (piece := self._decompressor.take()):
+                self._begun = True
                 data = next(self._body, b"")
                 if not data:
                     self._decompressor.end()
                     raise StopIteration
                 self._decompressor.feed(data)
         except ValueError as error:
+            self._failed = True
             raise httpx.DecodingError(str(error)) from None
         return piece
