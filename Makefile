@@ -50,7 +50,7 @@ clean:
 	touch $@
 
 .venv/test: .venv/demo
-	$(BIN)/pip install --quiet --editable ".[tokens]" --group test
+	$(BIN)/pip install --quiet --editable ".[cli,tokens]" --group test
 	touch $@
 
 .venv/check: .venv/test

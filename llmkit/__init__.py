@@ -13,10 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._async.fallback import AsyncFallbackProvider
     from ._async.provider import AsyncProvider
     from ._async.stream import AsyncStream
+    from ._sync.fallback import SyncFallbackProvider
     from ._sync.provider import SyncProvider
     from ._sync.stream import SyncStream
+    from .cache import MemoryCache, SQLiteCache
     from .call import CallOptions
     from .config import APIType, LLMConfig, StreamMode
     from .errors import (
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
         get_cached_sync_provider,
         register_provider,
     )
+    from .hooks import CallRecord, Hooks
+    from .limits import Limits
     from .messages import Audio, File, Image, Message, Text
     from .provider import LLMProvider, RequestPreview
     from .response import FinishReason, LLMResponse, ToolCall
@@ -71,15 +76,18 @@ __version__ = "0.1.0"
 
 __all__ = [
     "APIType",
+    "AsyncFallbackProvider",
     "AsyncProvider",
     "AsyncStream",
     "Audio",
     "CallOptions",
+    "CallRecord",
     "Dialect",
     "Event",
     "File",
     "Finish",
     "FinishReason",
+    "Hooks",
     "Image",
     "LLMConfig",
     "LLMProvider",
@@ -101,6 +109,8 @@ __all__ = [
     "LLMProviderTokenLimitError",
     "LLMProviderUnsupportedOperationError",
     "LLMResponse",
+    "Limits",
+    "MemoryCache",
     "Message",
     "NativePart",
     "ProviderSpec",
@@ -109,7 +119,9 @@ __all__ = [
     "RefusalDelta",
     "RequestPreview",
     "ResponseStart",
+    "SQLiteCache",
     "StreamMode",
+    "SyncFallbackProvider",
     "SyncProvider",
     "SyncStream",
     "Text",
@@ -131,10 +143,13 @@ __all__ = [
 
 # Module → the names that it gives to the package; a test compares them with the imports above.
 _MODULES = {
+    "_async.fallback": "AsyncFallbackProvider",
     "_async.provider": "AsyncProvider",
     "_async.stream": "AsyncStream",
+    "_sync.fallback": "SyncFallbackProvider",
     "_sync.provider": "SyncProvider",
     "_sync.stream": "SyncStream",
+    "cache": "MemoryCache SQLiteCache",
     "call": "CallOptions",
     "config": "APIType LLMConfig StreamMode",
     "errors": (
@@ -152,6 +167,8 @@ _MODULES = {
         "clear_provider_cache create_llm_provider create_sync_llm_provider get_cached_provider "
         "get_cached_sync_provider register_provider"
     ),
+    "hooks": "CallRecord Hooks",
+    "limits": "Limits",
     "messages": "Audio File Image Message Text",
     "provider": "LLMProvider RequestPreview",
     "response": "FinishReason LLMResponse ToolCall",

@@ -22,19 +22,23 @@ class CallOptions(Settings, total=False):
 
     `tools` are typed functions, pydantic models, dicts in the shape of Chat Completions, or `Tool` objects.
     `response_format` is a pydantic model or another type, whose object the response then has in `parsed`, or a dict
-    in the shape of Chat Completions, which is sent as it is. With `background` the Responses API works on although
-    nobody is connected: a plain answer comes at once, with `finish_reason` "pause" and an id to wait for, and a
-    broken stream is taken up again where it broke. With `raw_events` the events of a stream hold each server-sent
-    event as it came, too.
+    in the shape of Chat Completions, which is sent as it is; `structured.schema_format` makes a type of a JSON schema.
+    With `background` the Responses API works on although nobody is connected: a plain answer comes at once, with
+    `finish_reason` "pause" and an id to wait for, and a broken stream is taken up again where it broke. With
+    `raw_events` the events of a stream hold each server-sent event as it came, too. Where the provider has a cache,
+    `use_cache` False leaves it out of this call, and a `cache_scope`, such as a user's id, keeps this call's answer
+    for calls of the same scope.
     """
 
     model_name: str
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]] | None
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None
-    response_format: type[Any] | Mapping[str, Any] | None
+    response_format: type[Any] | OutputFormat | Mapping[str, Any] | None
     background: bool
     raw_events: bool
+    use_cache: bool
+    cache_scope: str | None
 
 
 class Adjustment(TypedDict):
@@ -53,6 +57,7 @@ class Call:
     in the API's own shape. `output_format` is the type that the answer must be; `in_dialect` makes a
     `response_format` of it. `previous_response_id` continues an answer that the service stored (Responses API).
     `stream`: the answer travels as server-sent events. `omit` names defaults that the service has refused before.
+    `operation` is "chat" for what a model answers; other requests have names of their own, and no messages.
     """
 
     config: LLMConfig
@@ -67,8 +72,11 @@ class Call:
     previous_response_id: str | None = None
     background: bool = False
     raw_events: bool = False
+    use_cache: bool = True
+    cache_scope: str | None = None
     stream: bool = False
     omit: frozenset[str] = field(default_factory=frozenset)
+    operation: str = "chat"
 
     @property
     def model(self) -> str:

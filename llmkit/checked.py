@@ -1,17 +1,18 @@
-"""Python types that JSON is checked against: their schemas, and their values. Imports errors, codec and schema."""
+"""What JSON is checked against: types with their schemas, or a schema alone. Imports errors, codec and schema."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Any, Final
 
 from .codec import encode_json
-from .errors import LLMProviderBadRequestError
+from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError
 from .schema import flattened, is_map, kind_of
 
-__all__ = ["AnswerReader", "CheckedType", "schema_errors"]
+__all__ = ["AnswerReader", "CheckedSchema", "CheckedType", "schema_errors"]
 
 Schema = Mapping[str, Any]
 _PAIR: Final = frozenset({"key", "value"})
@@ -23,13 +24,14 @@ class CheckedType:
     """A type, with its JSON schema in `schema`: a pydantic model, a dataclass, or whatever pydantic knows.
 
     `read` turns an answer to an adapted schema into one to this schema.
-    Raises LLMProviderBadRequestError for a type of which no schema can be made; `place` names it there.
+    Raises LLMProviderBadRequestError for a type of which no schema can be made, and LLMProviderConfigurationError
+    where pydantic is missing; `place` names it there.
     """
 
     def __init__(self, type_: Any, place: str) -> None:
-        from pydantic import TypeAdapter
-
         with schema_errors(place):
+            from pydantic import TypeAdapter
+
             self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
             schema = self._adapter.json_schema(schema_generator=_generator())
         # A type that refers to itself has a reference as its root.
@@ -46,16 +48,73 @@ class CheckedType:
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_context=False, include_input=False)
             told = [": ".join([*filter(None, [".".join(map(str, each["loc"]))]), each["msg"]]) for each in wrong]
-            if len(told) > MOST_PROBLEMS:
-                told[MOST_PROBLEMS:] = [f"and {len(told) - MOST_PROBLEMS} more"]
-        raise ValueError("; ".join(told))
+        raise ValueError("; ".join(_shortened(told)))
+
+
+class CheckedSchema:
+    """A JSON schema in the place of a type: the value of an answer is the plain JSON that it is.
+
+    It is checked against the schema where jsonschema is installed. Raises LLMProviderBadRequestError for what is no
+    schema, as far as that can be told.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        if not isinstance(schema, Mapping):
+            raise LLMProviderBadRequestError(f"the schema is a {type(schema).__name__}; it must be a JSON object")
+        self._problems = _validator(schema)
+        self.schema = flattened(schema, schema)
+        self.read = AnswerReader(self.schema).read
+
+    def value(self, found: Any) -> Any:
+        """Return a decoded JSON value, read as an answer to the schema; raises ValueError, naming what is wrong."""
+        value = self.read(found)
+        told = self._problems(value)
+        if told:
+            raise ValueError("; ".join(_shortened(told)))
+        return value
+
+
+def _validator(schema: Schema) -> Callable[[Any], list[str]]:
+    """Return what tells how a value violates a schema: nothing, where jsonschema is not installed."""
+    try:
+        # By name, since it has no types of its own.
+        jsonschema = import_module("jsonschema")
+        referencing = import_module("referencing")
+    except ImportError:
+        return lambda value: []
+    kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
+    try:
+        kind.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise LLMProviderBadRequestError(f"the schema is no JSON schema: {error.message}") from None
+    # With an empty registry nothing is fetched that the schema refers to.
+    validator = kind(schema, registry=referencing.Registry())
+
+    def problems(value: Any) -> list[str]:
+        try:
+            found = [
+                (each.json_path.removeprefix("$").lstrip("."), each.message) for each in validator.iter_errors(value)
+            ]
+        except referencing.exceptions.Unresolvable as error:
+            raise LLMProviderBadRequestError(f"the schema refers to {error.ref}, which is not in it") from None
+        return [": ".join(filter(None, each)) for each in found]
+
+    return problems
+
+
+def _shortened(told: list[str]) -> list[str]:
+    return told if len(told) <= MOST_PROBLEMS else [*told[:MOST_PROBLEMS], f"and {len(told) - MOST_PROBLEMS} more"]
 
 
 @contextlib.contextmanager
 def schema_errors(place: str) -> Iterator[None]:
-    """Say pydantic's refusal of a type as an LLMProviderBadRequestError."""
-    from pydantic import PydanticUserError
-
+    """Say pydantic's refusal of a type as an LLMProviderBadRequestError, its absence as a configuration error."""
+    try:
+        from pydantic import PydanticUserError
+    except ImportError:
+        raise LLMProviderConfigurationError(
+            f"{place} needs pydantic (`pip install pydantic`); without it, pass a dict that holds the JSON schema"
+        ) from None
     try:
         yield
     except (PydanticUserError, NameError, TypeError) as error:

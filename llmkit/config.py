@@ -8,11 +8,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final, Literal, TypedDict, get_args
+from typing import Any, Final, Literal, TypedDict, Unpack, get_args
 
 from .errors import LLMProviderConfigurationError
 
-__all__ = ["APIType", "LLMConfig", "ReasoningEffort", "Settings", "StreamMode", "environment", "nearest"]
+__all__ = [
+    "APIType",
+    "ConfigSettings",
+    "LLMConfig",
+    "ReasoningEffort",
+    "Settings",
+    "StreamMode",
+    "environment",
+    "nearest",
+]
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -70,6 +79,13 @@ class Settings(TypedDict, total=False):
     extra_params: Mapping[str, Any]
     extra_headers: Mapping[str, str]
     extra_query: Mapping[str, str]
+
+
+class ConfigSettings(Settings, total=False):
+    """Every field of `LLMConfig`, as keywords of `update_config` and `replace`."""
+
+    model_name: str
+    stream_mode: StreamMode | Literal["disabled", "enabled", "auto"]
 
 
 # These are parameters of the model, sent to the service; all other settings steer llmkit itself.
@@ -169,16 +185,18 @@ class LLMConfig:
         names: frozenset[str] = self.__dict__["_explicit"]
         return names
 
-    def replace(self, **settings: Any) -> LLMConfig:
+    def replace(self, **settings: Unpack[ConfigSettings]) -> LLMConfig:
         """Return a copy with other settings; those that the caller had set stay told apart from the defaults."""
         kept: dict[str, Any] = {name: getattr(self, name) for name in ("model_name", *self.explicit)}
-        return type(self)(**{**kept, **settings})
+        kept.update(settings)
+        return type(self)(**kept)
 
     def with_default(self, name: str, value: Any) -> LLMConfig:
         """Return a copy in which `name` has a better default, or `self` where the caller had set it."""
         if name in self.explicit:
             return self
-        config = self.replace(**{name: value})
+        changed: Any = {name: value}
+        config = self.replace(**changed)
         object.__setattr__(config, "_explicit", self.explicit)
         return config
 

@@ -1,7 +1,7 @@
 """`make demo`: a model answers in all three worlds, through both of OpenAI's APIs.
 
 Without a key it is the small local model, which knows little: the questions are ones that it answers well. With
-OPENAI_API_KEY set (or DEFAULT_LLM_PROVIDER and that service's key), the same code talks to the service.
+OPENAI_API_KEY set (or DEFAULT_LLM_PROVIDER, and that service's key), the same code talks to the service.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .config import APIType, environment
+from .choice import default_provider
+from .config import APIType
 from .errors import LLMProviderError
 from .factory import create_llm_provider, create_sync_llm_provider
-from .services import find_spec
 
 __all__ = ["main"]
 
@@ -21,12 +21,6 @@ QUESTIONS = {
     APIType.RESPONSES: "Name the three primary colors.",
 }
 SETTINGS: dict[str, Any] = {"max_tokens": 60}
-
-
-def _provider_name() -> str:
-    """Return the service that the environment has a key for, else the local one."""
-    name = environment("DEFAULT_LLM_PROVIDER") or "openai"
-    return name if any(environment(variable) for variable in find_spec(name).key_variables) else "local"
 
 
 def _print_question(world: str, api_type: APIType, question: str) -> None:
@@ -65,7 +59,7 @@ def main() -> int:
     import asyncio
 
     try:
-        name = _provider_name()
+        name = default_provider()
         settings = SETTINGS | ({"temperature": 0.0} if name == "local" else {})
         print(f"llmkit talks to {name!r}.")
         blocking(name, settings)

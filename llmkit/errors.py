@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .fallback import Fallback
     from .response import LLMResponse
     from .retry import Attempt
 
@@ -54,7 +55,8 @@ class LLMProviderError(Exception):
     `provider` is the provider's name; `status_code` the HTTP status; `code` the service's own code or type;
     `parameter` the request parameter that it names; `request_id` its id of the request; `retry_after` the
     seconds that it asks to wait; `body` at most 2,000 characters of what it sent. Each is None where unknown.
-    `attempts` lists the tries before this one. `partial` is the answer as far as it had come (streams), or None.
+    `attempts` lists the tries before this one, `fallbacks` the providers that gave no answer before this one.
+    `partial` is the answer as far as it had come (streams), or None.
     None of them holds a key, a connection or an httpx object, so an error can be logged and pickled.
     """
 
@@ -81,6 +83,7 @@ class LLMProviderError(Exception):
         self.body = body
         self.should_retry = should_retry
         self.attempts: tuple[Attempt, ...] = ()
+        self.fallbacks: tuple[Fallback, ...] = ()
         self.partial: LLMResponse | None = None
 
     def __str__(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from .config import LLMConfig, Settings, StreamMode, environment
 from .errors import LLMProviderConfigurationError
@@ -15,6 +15,9 @@ from .specs import ProviderSpec
 if TYPE_CHECKING:
     from ._async.provider import AsyncProvider
     from ._sync.provider import SyncProvider
+    from .cache import ResponseCache
+    from .hooks import Hooks
+    from .limits import Limits
 
 __all__ = [
     "clear_provider_cache",
@@ -33,7 +36,20 @@ _cache_lock = threading.Lock()
 class ProviderSettings(Settings, total=False):
     """Every setting of `LLMConfig`, as a keyword of a factory."""
 
-    stream_mode: StreamMode | str
+    stream_mode: StreamMode | Literal["disabled", "enabled", "auto"]
+
+
+class FactoryOptions(ProviderSettings, total=False):
+    """Every keyword of a factory."""
+
+    config: LLMConfig | None
+    model_name: str | None
+    api_key: str | None
+    base_url: str | None
+    http_client: Any
+    hooks: Hooks | Iterable[Hooks] | None
+    limits: Limits | None
+    cache: ResponseCache | None
 
 
 def create_llm_provider(
@@ -44,6 +60,9 @@ def create_llm_provider(
     api_key: str | None = None,
     base_url: str | None = None,
     http_client: Any = None,
+    hooks: Hooks | Iterable[Hooks] | None = None,
+    limits: Limits | None = None,
+    cache: ResponseCache | None = None,
     **settings: Unpack[ProviderSettings],
 ) -> AsyncProvider:
     """Return a provider for asyncio and trio; a plain function, nothing is sent.
@@ -53,15 +72,14 @@ def create_llm_provider(
     create_llm_provider("openai", config=LLMConfig(model_name="gpt-4o"), base_url="https://gateway.example.com/v1")
 
     What is found first wins: a keyword here, `config`, the process environment, `.env`, the service's own default.
+    `http_client`, `hooks`, `limits` and `cache` are those of `AsyncProvider`.
     Raises LLMProviderConfigurationError for an unknown service (with the nearest name), a missing key (naming its
     variable), and a wrong setting.
     """
     from ._async.provider import AsyncProvider
 
-    return cast(
-        "AsyncProvider",
-        _create(AsyncProvider, provider_type, config, model_name, settings, api_key, base_url, http_client),
-    )
+    wiring = {"base_url": base_url, "http_client": http_client, "hooks": hooks, "limits": limits, "cache": cache}
+    return cast("AsyncProvider", _create(AsyncProvider, provider_type, config, model_name, settings, api_key, wiring))
 
 
 def create_sync_llm_provider(
@@ -72,23 +90,24 @@ def create_sync_llm_provider(
     api_key: str | None = None,
     base_url: str | None = None,
     http_client: Any = None,
+    hooks: Hooks | Iterable[Hooks] | None = None,
+    limits: Limits | None = None,
+    cache: ResponseCache | None = None,
     **settings: Unpack[ProviderSettings],
 ) -> SyncProvider:
     """Return a provider whose calls block; the arguments are those of `create_llm_provider`."""
     from ._sync.provider import SyncProvider
 
-    return cast(
-        "SyncProvider",
-        _create(SyncProvider, provider_type, config, model_name, settings, api_key, base_url, http_client),
-    )
+    wiring = {"base_url": base_url, "http_client": http_client, "hooks": hooks, "limits": limits, "cache": cache}
+    return cast("SyncProvider", _create(SyncProvider, provider_type, config, model_name, settings, api_key, wiring))
 
 
-def get_cached_provider(provider_type: str | None = None, **arguments: Any) -> AsyncProvider:
+def get_cached_provider(provider_type: str | None = None, **arguments: Unpack[FactoryOptions]) -> AsyncProvider:
     """Return the provider that the same arguments made before, or a new one; see `create_llm_provider`."""
     return cast("AsyncProvider", _cached(create_llm_provider, provider_type, arguments))
 
 
-def get_cached_sync_provider(provider_type: str | None = None, **arguments: Any) -> SyncProvider:
+def get_cached_sync_provider(provider_type: str | None = None, **arguments: Unpack[FactoryOptions]) -> SyncProvider:
     """Return the blocking provider that the same arguments made before, or a new one."""
     return cast("SyncProvider", _cached(create_sync_llm_provider, provider_type, arguments))
 
@@ -126,8 +145,7 @@ def _create(
     model_name: str | None,
     settings: Any,
     api_key: str | None,
-    base_url: str | None,
-    http_client: Any,
+    wiring: dict[str, Any],
 ) -> LLMProvider:
     default_name = environment("DEFAULT_LLM_PROVIDER") or "openai"
     name = provider_type or default_name
@@ -143,7 +161,6 @@ def _create(
     else:
         given = {**settings, "model_name": model_name} if model_name else settings
         config = config.replace(**given) if given else config
-    wiring = {"base_url": base_url, "http_client": http_client}
     if custom:
         provider = custom(config, api_key, **{key: value for key, value in wiring.items() if value is not None})
         # The class may serve several names; the one it was made by is what users know it under.
@@ -152,7 +169,7 @@ def _create(
     return kind(config, api_key, provider_type=name, **wiring)
 
 
-def _cached(create: Callable[..., Any], provider_type: str | None, arguments: dict[str, Any]) -> Any:
+def _cached(create: Callable[..., Any], provider_type: str | None, arguments: FactoryOptions) -> Any:
     key = (create.__name__, provider_type, *((name, _identity(value)) for name, value in sorted(arguments.items())))
     with _cache_lock:
         if key not in _cache:

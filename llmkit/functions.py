@@ -69,9 +69,9 @@ class PythonFunction:
 
         Its fields have names of their own: a parameter may be called as a model's field must not be.
         """
-        from pydantic import ConfigDict, Field, create_model
-
         place = f"the function {self.name}"
+        with schema_errors(place):
+            from pydantic import ConfigDict, Field, create_model
         try:
             hints = typing.get_type_hints(code, include_extras=True)
         except NameError as error:

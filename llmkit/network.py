@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["environment_proxy", "is_loopback", "keep_alive_options", "shared_tls_context"]
+__all__ = ["certificate_directory", "environment_proxy", "is_loopback", "keep_alive_options", "shared_tls_context"]
 
 # Mozilla's store, which all systems follow, has about 140.
 WHOLE_STORE = 80
@@ -36,7 +36,7 @@ def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
         if _tls_context is None:
             import ssl
 
-            directory = _certificate_directory()
+            directory = certificate_directory()
             _tls_context = ssl.create_default_context(capath=directory) if directory else create()
         return _tls_context
 
@@ -82,7 +82,7 @@ def keep_alive_options() -> list[tuple[int, int, int]]:
     return options
 
 
-def _certificate_directory() -> str | None:
+def certificate_directory() -> str | None:
     """Return the directory in which OpenSSL finds the system's certificates by their hashes, or None.
 
     One with a few certificates is somebody's addition, and no replacement of a bundle.

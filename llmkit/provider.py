@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
 from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call
 from .codec import encode_json
-from .config import APIType, LLMConfig, StreamMode, environment
+from .config import APIType, ConfigSettings, LLMConfig, StreamMode, environment
 from .errors import (
     LLMProviderBadRequestError,
     LLMProviderConfigurationError,
@@ -18,6 +18,7 @@ from .errors import (
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
 )
+from .hooks import Hooks, observers
 from .messages import ITEM, parse_messages
 from .response import Issuer, LLMResponse, ResponseBuilder
 from .retry import RetryBudget, refused_default
@@ -28,6 +29,8 @@ from .tools import parse_tools
 from .wire import WireFormat, WireRequest
 
 if TYPE_CHECKING:
+    from .cache import ResponseCache
+    from .limits import CallQueue, Limits
     from .tokens import MessageTokenCounter, TokenCount
 
 __all__ = ["HTTPProvider", "LLMProvider", "RequestPreview"]
@@ -73,7 +76,7 @@ class LLMProvider:
         """The settings in force."""
         return self._config
 
-    def update_config(self, **settings: Any) -> None:
+    def update_config(self, **settings: Unpack[ConfigSettings]) -> None:
         """Change settings of the provider; calls that are under way keep theirs.
 
         Raises LLMProviderConfigurationError for a wrong name or value; nothing is changed then.
@@ -137,8 +140,14 @@ class HTTPProvider(LLMProvider):
         provider_type: str | None = None,
         base_url: str | None = None,
         spec: ProviderSpec | None = None,
+        hooks: Hooks | Iterable[Hooks] | None = None,
+        limits: Limits | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
         super().__init__(config)
+        self.hooks = observers(hooks)
+        self.limits = limits
+        self.cache = cache
         self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
         self.provider_type = provider_type or self.spec.name
         window = self.spec.context_window(config.model_name)
@@ -176,6 +185,8 @@ class HTTPProvider(LLMProvider):
         response_format: Any = None,
         background: bool = False,
         raw_events: bool = False,
+        use_cache: bool = True,
+        cache_scope: str | None = None,
         **settings: Any,
     ) -> Call:
         """Return the call that the arguments of `execute` make.
@@ -205,18 +216,20 @@ class HTTPProvider(LLMProvider):
             previous_response_id=previous_response_id,
             background=background,
             raw_events=raw_events,
+            use_cache=use_cache,
+            cache_scope=cache_scope,
             stream=must_stream or config.stream_mode is not StreamMode.DISABLED,
         )
 
-    def make_operation(self, **settings: Any) -> Call:
+    def make_operation(self, operation: str, **settings: Any) -> Call:
         """Return a call that asks no model: it carries the settings of a request beside the answers."""
         config = self._config.replace(**settings) if settings else self._config
-        return Call(config=config, api_type=config.api_type, messages=())
+        return Call(config=config, api_type=config.api_type, messages=(), operation=operation)
 
     def make_count(self, messages: Any, **options: Any) -> Call:
         """Return the call whose tokens the service is to count: of the API that counts, whatever is configured."""
         api_type = APIType.RESPONSES if APIType.RESPONSES in self.spec.formats else APIType.CHAT_COMPLETION
-        return self.make_call(messages, **{**options, "api_type": api_type})
+        return replace(self.make_call(messages, **{**options, "api_type": api_type}), operation="count_tokens")
 
     def read_answer(self, call: Call, body: Any) -> LLMResponse:
         """Return the answer that a decoded body is; raises LLMProviderError where it is none."""
@@ -261,6 +274,18 @@ class HTTPProvider(LLMProvider):
                 )
             )
         return True
+
+    def call_queue(self) -> CallQueue | None:
+        """Return what keeps the calls to the provider's limits, None where it has none."""
+        if self.limits is None:
+            return None
+        from .limits import CallQueue
+
+        return CallQueue(self.limits)
+
+    def rough_tokens(self, call: Call) -> int:
+        """Return about how many tokens a call will take, prompt and answer, from its length alone."""
+        return sum(map(len, _texts(call))) // 4 + 8 * len(call.messages) + (call.config.max_tokens or 0)
 
     def wire_format(self, api_type: APIType) -> WireFormat:
         """Return the format in which the service is spoken to; raises LLMProviderUnsupportedOperationError."""

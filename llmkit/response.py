@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -75,9 +77,9 @@ class LLMResponse:
 
     `content` is its text ("" where there is none). Token counts are None where the service sent no usage;
     `usage` has them in disjoint parts. `finish_reason` is one of a closed set, `raw_finish_reason` the service's
-    word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format` and `raw`, the body as
-    it came (of a stream: the final object, where the API sends one). `parsed` is the object that the answer is,
-    where `response_format` was a type.
+    word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format`, `duration` in seconds (of a
+    stream also `time_to_first_token`), `cached`, and `raw`, the body as it came (of a stream: the final object, where
+    the API sends one). `parsed` is the object that the answer is, where `response_format` was a type.
     """
 
     content: str
@@ -104,9 +106,14 @@ class LLMResponse:
         values = asdict(self) | {"api_type": self.api_type.value}
         if self.parsed is None and "messages" not in self.metadata:
             return values
-        from pydantic_core import to_jsonable_python
-
-        jsonable: dict[str, Any] = to_jsonable_python(values, bytes_mode="base64")
+        jsonable: dict[str, Any]
+        try:
+            from pydantic_core import to_jsonable_python
+        except ImportError:
+            # Without pydantic there are no objects of types in it, only bytes.
+            jsonable = json.loads(json.dumps(values, default=lambda data: base64.b64encode(data).decode()))
+        else:
+            jsonable = to_jsonable_python(values, bytes_mode="base64")
         return jsonable
 
     def to_message(self) -> dict[str, Any]:
@@ -139,7 +146,7 @@ class ResponseBuilder:
     """
 
     def __init__(self, max_tool_calls: int | None = None) -> None:
-        self._max_tool_calls = max_tool_calls
+        self.max_tool_calls = max_tool_calls
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -164,6 +171,11 @@ class ResponseBuilder:
     def text(self) -> str:
         """The text so far."""
         return "".join(self._text)
+
+    @property
+    def total_tokens(self) -> int | None:
+        """The tokens of prompt and answer, None where the service has not told them."""
+        return self._usage.total_tokens if self._usage else None
 
     def build(self, issuer: Issuer, api_type: APIType) -> LLMResponse:
         """Return the answer as far as it has come."""
@@ -198,8 +210,8 @@ class ResponseBuilder:
         self._refusal.append(event.text)
 
     def _on_tool_call(self, event: ToolCallDelta) -> None:
-        if self._max_tool_calls is not None and event.index >= self._max_tool_calls:
-            told = f"the answer has more tool calls than max_tool_calls ({self._max_tool_calls})"
+        if self.max_tool_calls is not None and event.index >= self.max_tool_calls:
+            told = f"the answer has more tool calls than max_tool_calls ({self.max_tool_calls})"
             # It is paid for, and would be as large again.
             raise LLMProviderServerError(told, should_retry=False)
         call = self._tool_calls.setdefault(event.index, _ToolCallText())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -62,18 +64,31 @@ class Retries:
     """The tries of one call: asks the policy after each failure, and keeps what happened.
 
     `deadline` is the moment, on the caller's monotonic clock, after which no new try may begin (None: no bound).
+    `note` is called with each try that failed and is followed by another.
     """
 
     def __init__(
-        self, config: LLMConfig, budget: RetryBudget, deadline: float | None, clock: Callable[[], float]
+        self,
+        config: LLMConfig,
+        budget: RetryBudget,
+        deadline: float | None,
+        clock: Callable[[], float],
+        note: Callable[[Attempt], object] = lambda attempt: None,
     ) -> None:
         self._config = config
+        self._note = note
+        self._name = b""
         self._budget = budget
         self.deadline = deadline
         self._clock = clock
         self.attempts: list[Attempt] = []
         self.wait = 0.0
         budget.pay_in()
+
+    def idempotency_key(self, body: bytes) -> str:
+        """Return a name that all tries of the call with the same body share, and no other request has."""
+        self._name = self._name or os.urandom(16)
+        return hashlib.sha256(self._name + body).hexdigest()
 
     def allows(self, error: BaseException) -> bool:
         """Return whether to try again, with `wait` set to the seconds before it; the error gets its attempts."""
@@ -87,9 +102,12 @@ class Retries:
         if wait > self._config.max_retry_wait or self._is_too_late(wait) or not self._budget.take():
             return False
         self.wait = wait
-        self.attempts.append(
-            Attempt(number=number, error=type(error).__name__, status_code=error.status_code, wait=round(wait, 3))
-        )
+        # It would keep the frames of the caller, and with them an iterator that a `break` should let go of.
+        error.__traceback__ = None
+        kind = type(error).__name__
+        attempt = Attempt(number=number, error=kind, status_code=error.status_code, wait=round(wait, 3))
+        self.attempts.append(attempt)
+        self._note(attempt)
         return True
 
     def _seconds(self, error: LLMProviderError, number: int) -> float:

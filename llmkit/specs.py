@@ -59,7 +59,8 @@ class ProviderSpec:
     `key_header` after `key_prefix`; `key_optional` where the service works without. `headers` are sent with every
     request. `formats` has the wire format of each API type. `context_windows` pairs beginnings of model names with
     their window in tokens; the longest that fits counts. `launch` starts a server that runs on this machine: model
-    name → base URL; it may block. `operations` has what the service offers beside answers.
+    name → base URL; it may block. `operations` has what the service offers beside answers. `idempotency_header` is the
+    header, such as "Idempotency-Key", by which the service knows the tries of one request, where it has one.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ProviderSpec:
     context_windows: Mapping[str, int] = field(default_factory=dict)
     launch: Callable[[str], str] | None = None
     operations: Operations = OPENAI_COMPATIBLE
+    idempotency_header: str | None = None
 
     def context_window(self, model: str) -> int | None:
         """Return the tokens that a model's window holds, None where it is not known."""

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from .checked import CheckedType
+from .checked import CheckedSchema, CheckedType
 from .codec import decode_json
-from .errors import LLMProviderBadRequestError, LLMProviderOutputError
+from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError, LLMProviderOutputError
 from .response import LLMResponse
 from .schema import AdaptedSchema, SchemaDialect
 
-__all__ = ["OutputFormat", "output_format", "partial_object", "with_parsed"]
+__all__ = ["OutputFormat", "output_format", "partial_object", "schema_format", "with_parsed"]
+
+_DEFINITIONS = ("$defs", "definitions")
 
 
 def output_format(type_: Any) -> OutputFormat:
@@ -23,6 +26,8 @@ def output_format(type_: Any) -> OutputFormat:
 
     Raises LLMProviderBadRequestError for what is no type, or has no JSON schema.
     """
+    if isinstance(type_, OutputFormat):
+        return type_
     if type_ is None or isinstance(type_, (str, bytes, int, float, list, tuple, set)):
         raise LLMProviderBadRequestError(
             f"response_format is {type_!r}; it must be a pydantic model or another type, or a dict like "
@@ -31,30 +36,40 @@ def output_format(type_: Any) -> OutputFormat:
     try:
         return _cached(type_)
     except TypeError:  # it has no hash
-        return OutputFormat(type_)
+        return _of_type(type_)
 
 
-@functools.lru_cache(maxsize=128)
-def _cached(type_: Any) -> OutputFormat:
-    return OutputFormat(type_)
+def schema_format(schema: Mapping[str, Any], name: str = "output") -> OutputFormat:
+    """Return the format that a JSON schema is; it goes wherever a type may be a `response_format`.
+
+    Other than a dict as `response_format`, it is said in the service's dialect, and the answer is in `parsed`.
+    """
+    return OutputFormat(name, CheckedSchema(schema))
+
+
+def _of_type(type_: Any) -> OutputFormat:
+    name = getattr(type_, "__name__", "output")
+    return OutputFormat(name, CheckedType(type_, f"response_format {name}"))
+
+
+_cached = functools.lru_cache(maxsize=128)(_of_type)
 
 
 class OutputFormat:
-    """What an answer must be: a pydantic model, a dataclass, a TypedDict, or any other type that pydantic knows.
+    """What an answer must be: of a pydantic model, a dataclass, any other type that pydantic knows, or a schema.
 
     `schema` is its JSON schema. Services take models only: the value of any other type, and the items of a dict,
     travel as the property "value" of an object.
     """
 
-    def __init__(self, type_: Any) -> None:
-        name = getattr(type_, "__name__", "output")
+    def __init__(self, name: str, type_: CheckedType | CheckedSchema) -> None:
         self.name = re.sub(r"[^a-zA-Z0-9_-]", "_", name)[:64]
-        self._type = CheckedType(type_, f"response_format {name}")
+        self._type = type_
         self.schema = self._type.schema
         self._is_wrapped = self.schema.get("type") != "object" or "properties" not in self.schema
         if self._is_wrapped:
-            value = {key: each for key, each in self.schema.items() if key != "$defs"}
-            definitions = {key: each for key, each in self.schema.items() if key == "$defs"}
+            value = {key: each for key, each in self.schema.items() if key not in _DEFINITIONS}
+            definitions = {key: each for key, each in self.schema.items() if key in _DEFINITIONS}
             self.schema = {"type": "object", "properties": {"value": value}, "required": ["value"], **definitions}
 
     def adapted(self, dialect: SchemaDialect) -> tuple[dict[str, Any], AdaptedSchema]:
@@ -79,8 +94,12 @@ def partial_object(text: str, format_: OutputFormat | None) -> Any:
 
     Its last string or number may be cut, and more be missing.
     """
-    from pydantic_core import from_json
-
+    try:
+        from pydantic_core import from_json
+    except ImportError:
+        raise LLMProviderConfigurationError(
+            "an unfinished object can only be read with pydantic: `pip install pydantic`"
+        ) from None
     try:
         found = from_json(text, allow_partial="trailing-strings")
     except ValueError:

@@ -48,6 +48,7 @@ Counter = Callable[[str], int]
 LONGEST_TOKEN = 128
 """The bytes of the longest token of every table here: no text has fewer tokens than its bytes divided by this."""
 
+Progress = Callable[[str, int, int | None], None]
 TABLES_ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/"
 MAXIMUM_TABLE_BYTES = 16 * 1024 * 1024
 
@@ -383,12 +384,14 @@ def install_tables(
     *,
     address: str = TABLES_ADDRESS,
     http_client: httpx.Client | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Path]:
     """Download the tables of encodings into a directory and return their paths; the one call that uses the network.
 
     `directory` None: `LLMKIT_TIKTOKEN_DIR`, else tiktoken's cache. The files have tiktoken's names, so it finds them
     too. A table that is there and whole is kept; one that was downloaded is written only if its SHA-256 is right.
-    `address` is the URL of the folder that holds `o200k_base.tiktoken` and the others, for a mirror.
+    `address` is the URL of the folder that holds `o200k_base.tiktoken` and the others, for a mirror. `progress` is
+    called with the table, the bytes so far and the bytes in all (None: not known) while one is downloaded.
 
     Raises LLMProviderConfigurationError for an unknown encoding or a directory that cannot be written,
     LLMProviderConnectionError if a table cannot be had or is not the published one.
@@ -402,14 +405,14 @@ def install_tables(
     for table in dict.fromkeys(ENCODINGS[encoding_named(name)] for name in encodings):
         path = Path(place) / _file_names(table)[1]
         if _read_table(table, place) is None:
-            _write(path, _download(table, address, http_client))
+            _write(path, _download(table, address, http_client, progress))
         installed[table] = path if path.exists() else path.with_name(_file_names(table)[0])
     with _lock:
         _counters.clear()
     return installed
 
 
-def _download(table: str, address: str, http_client: httpx.Client | None) -> bytes:
+def _download(table: str, address: str, http_client: httpx.Client | None, progress: Progress | None) -> bytes:
     from contextlib import nullcontext
     from hashlib import sha256
 
@@ -425,6 +428,8 @@ def _download(table: str, address: str, http_client: httpx.Client | None) -> byt
             response.raise_for_status()
             for chunk in response.iter_bytes():
                 data += chunk
+                if progress:
+                    progress(table, len(data), int(response.headers.get("content-length", 0)) or None)
                 if len(data) > MAXIMUM_TABLE_BYTES:
                     break
     except (httpx.HTTPError, httpx.InvalidURL) as error:

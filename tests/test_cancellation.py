@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 import trio
 
-from llmkit import LLMProviderError, LLMProviderTimeoutError
+from llmkit import AsyncFallbackProvider, CallRecord, Hooks, Limits, LLMProviderError, LLMProviderTimeoutError
 from llmkit._async._backend import httpx
 
 from ._async._backend import make_local_provider, make_provider
@@ -69,6 +69,25 @@ async def ask(provider: Any, how: str, started: anyio.Event) -> None:
                 started.set()
     else:
         await provider.execute("Count", stream_mode=how)
+
+
+@pytest.mark.parametrize("how", ["disabled", "iterated"])
+async def test_cancelled_trial_of_a_fallback_is_followed_by_another(server: Server, api: Api, how: str) -> None:
+    down = json_reply({"error": {"message": "Down"}}, 503)
+    answer = json_reply(api.plain()) if how == "disabled" else stream_reply(api.stream("Hello!"))
+    # The first provider fails, then keeps the trial waiting, then works; the second is cancelled while it is asked.
+    server.add(down, [GONE], [GONE], answer)
+    providers = [make_provider(server, api, max_retries=0), make_provider(server, api)]
+    async with AsyncFallbackProvider(providers, max_failures=1, cool_down=0) as provider:
+        for requests in (2, 3):
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask, provider, how, anyio.Event())
+                assert await anyio.to_thread.run_sync(server.wait_requests, requests)
+                group.cancel_scope.cancel()
+            assert await anyio.to_thread.run_sync(server.wait_gone)
+            assert [state["state"] for state in provider.states] == ["half-open", "closed"]
+        await ask(provider, how, anyio.Event())
+        assert [state["failures"] for state in provider.states] == [0, 0]
 
 
 @pytest.mark.parametrize("stage", stages(APIS[0]))
@@ -257,3 +276,17 @@ def test_cancelled_task_of_asyncio_raises_what_asyncio_expects() -> None:
     with Server(default=[GONE]) as server:
         asyncio.run(main(server))
         assert server.wait_gone()
+
+
+async def test_cancelled_wait_for_a_turn_leaves_the_queue(server: Server, api: Api) -> None:
+    server.add(stream_reply([*api.begun("One"), GONE], end=False), json_reply(api.plain("Two")))
+    records: list[CallRecord] = []
+    limits = Limits(concurrency=1)
+    async with make_provider(server, api, limits=limits, hooks=Hooks(after=records.append)) as provider:
+        async with provider.stream("Count"):
+            with anyio.move_on_after(0.05):
+                await provider.execute("Hi")
+            # What was cancelled has an end as well, and nothing was sent for it.
+            assert len(records) == 1 and type(records[0].error) is anyio.get_cancelled_exc_class()
+        assert (await provider.execute("Hi")).content == "Two"
+    assert len(server.requests) == 2

@@ -18,10 +18,10 @@ PROJECT = PACKAGE.parent
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
     "errors events sse chunked decompression network _async._backend",
-    "config codec schema conversation token_tables local _async.connection",
-    "response failures retry checked tokens traffic _async.transport",
-    "messages functions structured",
-    "tools",
+    "config codec schema conversation token_tables local hooks limits cache _async.connection",
+    "response failures retry fallback checked tokens traffic _async.transport _async.turns",
+    "messages functions structured prices",
+    "tools _async.caching telemetry",
     "call",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
@@ -31,13 +31,17 @@ TIERS = (
     "_async.exchange",
     "_async.stream",
     "_async.provider",
-    "factory",
-    "demo",
+    "_async.fallback",
+    "factory choice vendor cli.terminal",
+    "demo cli.attachments cli.answers cli.listings cli.vendoring",
+    "cli.tokens cli.conversation cli.doctor",
+    "cli.chat",
+    "cli",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured", "decompression")
+PURE += ("schema", "checked", "functions", "structured", "fallback", "decompression")
 
 
 def name_of(path: Path) -> str:
@@ -58,7 +62,7 @@ def imports(path: Path) -> list[str]:
             base = package[: len(package) - node.level + 1]
             target = ".".join([*base, *([node.module] if node.module else [])]).replace("_sync", "_async")
             # `from . import name` means a module of that folder, or a name of the folder itself.
-            inner = [f"{target}.{alias.name}".lstrip(".") for alias in node.names]
+            inner = [f"{target}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "__version__"]
             found += [name if name in FLOORS else target for name in inner] if not node.module else [target]
     return found
 

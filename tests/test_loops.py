@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 import trio
 
-from llmkit import create_llm_provider, create_sync_llm_provider, get_cached_provider
+from llmkit import Limits, create_llm_provider, create_sync_llm_provider, get_cached_provider
 from llmkit._async._backend import httpx
 
 from .answers import ChatCompletions
@@ -183,3 +183,32 @@ def test_forked_child_opens_connections_of_its_own(server: Server, kind: str) ->
     assert forked != first
     # The parent's connection is untouched by the child's end.
     assert last == first if kind == "blocking" else last not in (first, forked)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])
+def test_loops_of_several_threads_share_the_limits_of_one_provider(server: Server, run: Any) -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def counted(request: Any) -> Any:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        yield server_gate
+        with lock:
+            under_way -= 1
+        yield from json_reply(API.plain())
+
+    server_gate = server.gate()
+    server.default = counted
+    provider = create_llm_provider("openai", **settings(server), limits=Limits(concurrency=2))
+
+    async def ask() -> str:
+        return "".join([(await provider.execute("Hi")).content for _ in range(3)])
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(run, ask()) for _ in range(8)]
+        assert server.wait_requests(2)
+        server_gate.set()
+        assert [answer.result() for answer in answers] == ["Hello!" * 3] * 8
+    assert most == 2

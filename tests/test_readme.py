@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from llmkit import factory, services
+from llmkit.cli import parse
 
 from .answers import ChatCompletions, Responses
 from .server import Reply, Request, Server, json_reply, stream_reply
@@ -22,6 +24,7 @@ PROJECT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (PROJECT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
+CONSOLE = re.findall(r"^\$ (.*)$", (PROJECT / "README.md").read_text("utf-8"), re.MULTILINE)
 OTHERS = {
     "/v1/embeddings": {"data": [{"index": 0, "embedding": [1.0]}, {"index": 1, "embedding": [2.0]}], "model": "m"},
     "/v1/models": {"data": [{"id": "gpt-4o"}]},
@@ -52,6 +55,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             monkeypatch.setenv(f"{name}_API_KEY", "sk-test")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
         yield server
+
+
+def test_the_commands_of_the_readme_are_understood() -> None:
+    words = [shlex.split(part, comments=True) for line in CONSOLE for part in re.split(r"\||&&", line)]
+    commands = [each[1:] for each in words if each[0] == "llmkit"]
+    assert {command[0] for command in commands} >= {"chat", "tokens", "providers", "models", "doctor", "vendor"}
+    for command in commands:
+        assert parse(command).run, command
 
 
 def test_the_code_of_the_readme_runs(server: Server, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import pickle
+import sys
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -21,7 +22,7 @@ from llmkit import (
     create_sync_llm_provider,
 )
 from llmkit.schema import ANTHROPIC, OPENAI_STRICT
-from llmkit.structured import output_format, partial_object, with_parsed
+from llmkit.structured import output_format, partial_object, schema_format, with_parsed
 
 
 class Address(BaseModel):
@@ -271,3 +272,39 @@ def test_the_beginning_of_other_answers() -> None:
         [{"x": 1}],
     ]
     assert partial_object('{"any": ["th', None) == {"any": ["th"]}
+
+
+def test_a_schema_alone_is_a_format_whose_answers_are_plain_json() -> None:
+    schema = {"type": "array", "items": {"$ref": "#/definitions/Point"}, "definitions": {"Point": POINT}}
+    format_ = output_format(schema_format(schema, "the points"))
+    assert (format_.name, format_.schema["required"]) == ("the_points", ["value"])
+    response = with_parsed(answer('{"value": [{"x": 1, "label": null}]}'), format_)
+    assert response.parsed == [{"x": 1}]
+    assert response.to_dict()["parsed"] == [{"x": 1}]
+
+
+POINT = {"type": "object", "properties": {"x": {"type": "integer"}, "label": {"type": "string"}}, "required": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [('{"x": "1"}', "x: '1' is not of type 'integer'"), ("{}", "'x' is a required property")]
+)
+def test_an_answer_that_is_not_of_the_schema_is_an_error(text: str, told: str) -> None:
+    pytest.importorskip("jsonschema")
+    with pytest.raises(LLMProviderOutputError, match=told):
+        with_parsed(answer(text), schema_format(POINT))
+
+
+def test_what_is_no_schema_is_refused() -> None:
+    with pytest.raises(LLMProviderBadRequestError, match="the schema is a list; it must be a JSON object"):
+        schema_format([])  # type: ignore[arg-type]
+    pytest.importorskip("jsonschema")
+    with pytest.raises(LLMProviderBadRequestError, match="the schema is no JSON schema: 'objekt'"):
+        schema_format({"type": "objekt"})
+    with pytest.raises(LLMProviderBadRequestError, match=r"refers to http://127.0.0.1:9/x, which"):
+        schema_format({"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/x"}}}).parsed({"x": 1})
+
+
+def test_without_jsonschema_an_answer_is_only_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    assert with_parsed(answer('{"x": "1"}'), schema_format(POINT)).parsed == {"x": "1"}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, assert_type
 
 from pydantic import BaseModel
 
 from llmkit import (
     APIType,
+    AsyncFallbackProvider,
     AsyncProvider,
     AsyncStream,
+    CallRecord,
     Event,
+    Hooks,
+    Limits,
     LLMConfig,
     LLMProvider,
+    LLMProviderServerError,
     LLMResponse,
+    MemoryCache,
     ProviderSpec,
+    SQLiteCache,
     StreamMode,
     SyncProvider,
     SyncStream,
@@ -24,8 +32,11 @@ from llmkit import (
     create_llm_provider,
     create_sync_llm_provider,
     get_cached_provider,
+    get_cached_sync_provider,
     register_provider,
 )
+from llmkit.prices import cost
+from llmkit.telemetry import opentelemetry_hooks
 
 
 def blocking() -> None:
@@ -50,10 +61,30 @@ def blocking() -> None:
             if isinstance(event, TextDelta):
                 print(event.text)
         assert_type(stream.response(), LLMResponse)
-    provider.update_config(temperature=0.1)
+    provider.update_config(temperature=0.1, model_name="gpt-4.1", stream_mode="auto")
+    # A wrong name or kind of value is an error that an editor shows: an ignored error that is none would fail here.
+    provider.update_config(temprature=0.1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    provider.execute("Hello", max_tokens="many")  # type: ignore[call-overload]  # pyright: ignore
+    create_sync_llm_provider("openai", timeout="long")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     tokens: int = provider.estimate_tokens("Hello")
     fits: bool = provider.validate_token_limit("Hello", max_tokens=tokens)
     print(fits, provider.get_model_info()["token_limit"], provider.build_request("Hello").body)
+
+
+def watched() -> None:
+    def log(record: CallRecord) -> None:
+        print(record.duration, record.response and record.response.usage)
+
+    provider = create_sync_llm_provider(
+        "anthropic",
+        model_name="claude-sonnet-4-5",
+        hooks=[Hooks(after=log, event=lambda record, event: print(event)), opentelemetry_hooks(content=True)],
+        limits=Limits(concurrency=8, tokens_per_minute=30_000),
+        cache=SQLiteCache("answers.sqlite", max_age=3600),
+    )
+    response = provider.execute("Hello", use_cache=False, cache_scope="ada")
+    assert_type(cost(response), Decimal | None)
+    get_cached_sync_provider("openai", model_name="gpt-4o", cache=MemoryCache(max_bytes=1_000_000))
 
 
 class Person(BaseModel):
@@ -94,6 +125,17 @@ async def asynchronous() -> None:
             print(each["name"])
         assert_type(await provider.run_tools("An umbrella?", tools=[weather, clock]), LLMResponse)
     assert_type(get_cached_provider("openai", model_name="gpt-4o"), AsyncProvider)
+
+
+async def fallback() -> None:
+    providers = [create_llm_provider("openai", model_name="gpt-4o"), create_llm_provider("anthropic")]
+    async with AsyncFallbackProvider(providers, move_on=(LLMProviderServerError,), max_failures=3) as provider:
+        assert_type(provider, AsyncFallbackProvider)
+        assert_type(await provider.execute("Hello", deadline=60), LLMResponse)
+        assert_type(await provider.execute("Hello", stream_mode="enabled"), AsyncStream)
+        assert_type(provider.stream("Hello"), AsyncStream)
+        assert_type(await provider.run_tools("An umbrella?", tools=[weather, clock]), LLMResponse)
+    AsyncFallbackProvider([provider, CustomProvider(provider.config)], move_on=lambda error: error.status_code == 503)
 
 
 class CustomProvider(LLMProvider):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import sys
@@ -33,6 +34,7 @@ __all__ = [
     "HTTPTransport",
     "NetworkBackend",
     "NetworkStream",
+    "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -65,6 +67,26 @@ _closing: set[Any] = set()
 def scope() -> Any:
     """Return what a connection cannot outlive: the running event loop."""
     return anyio.lowlevel.current_token().native_token
+
+
+class Signal:
+    """Wakes one task, from whichever thread or event loop; set before the wait, it ends the wait at once."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._home = scope()
+
+    def set(self) -> None:
+        """Wake the task."""
+        # asyncio's name for it, and trio's.
+        soon = getattr(self._home, "call_soon_threadsafe", None) or self._home.run_sync_soon
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the task with it
+            soon(self._event.set)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Wait for `set`, or for `seconds` (None: for ever)."""
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
 
 
 def shield() -> contextlib.AbstractContextManager[Any]:
@@ -107,15 +129,30 @@ async def within(deadline: float | None, result: Awaitable[Any]) -> Any:
 
 
 def retrying(retries: Retries) -> Any:
-    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides."""
-    import tenacity
+    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides.
 
+    Where tenacity is not installed, a loop does the same.
+    """
+    try:
+        import tenacity
+    except ImportError:
+        return functools.partial(_call_again, retries)
     return tenacity.AsyncRetrying(
         sleep=sleep,
         retry=tenacity.retry_if_exception(retries.allows),
         wait=lambda _: retries.wait,
         reraise=True,
     )
+
+
+async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Any]]) -> Any:
+    while True:
+        try:
+            return await attempt()
+        except Exception as error:
+            if not retries.allows(error):
+                raise
+        await sleep(retries.wait)
 
 
 def close_soon(close: Callable[[], Awaitable[None]]) -> None:

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
 from ..errors import LLMProviderBadRequestError, LLMProviderServerError
+from ..hooks import Hooks
 from ..messages import Message
-from ..provider import HTTPProvider
+from ..provider import HTTPProvider, LLMProvider
 from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
 from ..tools import Toolbox, forces_call, tool_result
@@ -20,7 +21,11 @@ from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import AsyncExchange
 from .stream import AsyncStream
 
-__all__ = ["AsyncProvider"]
+if TYPE_CHECKING:
+    from ..cache import ResponseCache
+    from ..limits import Limits
+
+__all__ = ["AsyncBaseProvider", "AsyncProvider", "Prompt"]
 
 MOST_PAGES = 100
 """How long a list of models may be: a service whose pages never end is given up."""
@@ -28,35 +33,10 @@ MOST_PAGES = 100
 Prompt = str | Sequence[Mapping[str, Any] | Message]
 
 
-class AsyncProvider(HTTPProvider):
-    """A service and a model to ask, with its connections.
+class AsyncBaseProvider(LLMProvider):
+    """What answers prompts in this world: the calls that people make, whoever answers them."""
 
-    async with AsyncProvider(LLMConfig(model_name="gpt-4o"), provider_type="openai") as provider:
-        response = await provider.execute("What is a monad?")
-        print(response.content)
-
-    One provider may be shared by many tasks. `provider_type` is the name of a service (None:
-    DEFAULT_LLM_PROVIDER, else openai); `spec` describes one that is not registered. `http_client` is a client of
-    yours to send with: it is not closed, and its own limits and proxies hold. Without the `with` block, connections
-    stay open for reuse until `aclose()`, or until the event loop ends.
-
-    The keywords of each call override the settings; see `CallOptions`. Each call raises an `LLMProviderError`.
-    """
-
-    def __init__(
-        self,
-        config: LLMConfig,
-        api_key: str | None = None,
-        *,
-        provider_type: str | None = None,
-        base_url: str | None = None,
-        http_client: Any = None,
-        spec: ProviderSpec | None = None,
-    ) -> None:
-        super().__init__(config, api_key, provider_type=provider_type, base_url=base_url, spec=spec)
-        self._exchange = AsyncExchange(self, http_client)
-
-    async def __aenter__(self) -> AsyncProvider:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -66,7 +46,6 @@ class AsyncProvider(HTTPProvider):
 
     async def aclose(self) -> None:
         """Close the connections; the provider can be used again and opens new ones."""
-        await self._exchange.aclose()
 
     @overload
     async def execute(
@@ -145,9 +124,8 @@ class AsyncProvider(HTTPProvider):
         toolbox = Toolbox(options.get("tools"), may_await=MAY_AWAIT)
         conversation: list[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
         keywords: dict[str, Any] = {**options, "system_prompt": system_prompt, "tools": toolbox.tools}
-        api_type = APIType(options.get("api_type", self.config.api_type))
         while True:
-            answer = await self._whole_answer(conversation, dict(keywords), api_type)
+            answer = await self._whole_answer(conversation, dict(keywords))
             max_turns -= 1
             conversation.append(toolbox.message(answer, len(conversation)))
             if not max_turns or not toolbox.goes_on(answer):
@@ -157,6 +135,61 @@ class AsyncProvider(HTTPProvider):
                 conversation.append(await self._tool_result(toolbox, call))
             if forces_call(keywords.get("tool_choice")):
                 del keywords["tool_choice"]
+
+    async def _tool_result(self, toolbox: Toolbox, call: ToolCall) -> dict[str, Any]:
+        try:
+            function = toolbox.bound(call)
+        except ValueError as error:
+            return tool_result(call, str(error), is_error=True)
+        return tool_result(call, await call_function(function))
+
+    async def _whole_answer(
+        self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType | None = None
+    ) -> LLMResponse:
+        """Return the answer through an API (None: the configured one), never as a stream."""
+        raise NotImplementedError
+
+    async def _answer(self, prompt: Prompt, **keywords: Any) -> LLMResponse | AsyncStream:
+        """Return the answer through the configured API, as a stream where `stream_mode` says so."""
+        raise NotImplementedError
+
+
+class AsyncProvider(AsyncBaseProvider, HTTPProvider):
+    """A service and a model to ask, with its connections.
+
+    async with AsyncProvider(LLMConfig(model_name="gpt-4o"), provider_type="openai") as provider:
+        response = await provider.execute("What is a monad?")
+        print(response.content)
+
+    One provider may be shared by many tasks. `provider_type` is the name of a service (None:
+    DEFAULT_LLM_PROVIDER, else openai); `spec` describes one that is not registered. `http_client` is a client of
+    yours to send with: it is not closed, and its own limits and proxies hold. `hooks` are called around each call,
+    `limits` bound how much is sent at once and in a minute, a `cache` answers what was asked before. Without the `with`
+    block, connections stay open for reuse until `aclose()`, or until the event loop ends.
+
+    The keywords of each call override the settings; see `CallOptions`. Each call raises an `LLMProviderError`.
+    """
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        api_key: str | None = None,
+        *,
+        provider_type: str | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        spec: ProviderSpec | None = None,
+        hooks: Hooks | Iterable[Hooks] | None = None,
+        limits: Limits | None = None,
+        cache: ResponseCache | None = None,
+    ) -> None:
+        options: dict[str, Any] = {"hooks": hooks, "limits": limits, "cache": cache}
+        super().__init__(config, api_key, provider_type=provider_type, base_url=base_url, spec=spec, **options)
+        self._exchange = AsyncExchange(self, http_client)
+
+    async def aclose(self) -> None:
+        """Close the connections; the provider can be used again and opens new ones."""
+        await self._exchange.aclose()
 
     def stream(
         self,
@@ -191,7 +224,7 @@ class AsyncProvider(HTTPProvider):
 
     async def delete_response(self, response_id: str, **options: Unpack[CallOptions]) -> None:
         """Have the service forget a stored answer."""
-        call = self.make_operation(**options)
+        call = self.make_operation("stored_response", **options)
         await self._exchange.perform(call, self.operation("stored_response")("delete", response_id), dict)
 
     async def wait_for_response(
@@ -215,7 +248,7 @@ class AsyncProvider(HTTPProvider):
         Raises LLMProviderUnsupportedOperationError where the service has no embeddings.
         """
         embed, read = self.operation("embed"), self.operation("read_embeddings")
-        call = self.make_operation(**options)
+        call = self.make_operation("embeddings", **options)
         request = embed(call.model, [texts] if isinstance(texts, str) else texts, dimensions)
         embeddings: Embeddings = await self._exchange.perform(call, request, lambda body: read(body, call.model))
         return embeddings
@@ -226,7 +259,7 @@ class AsyncProvider(HTTPProvider):
         Raises LLMProviderUnsupportedOperationError where the service has no such list.
         """
         list_models, read = self.operation("list_models"), self.operation("read_models")
-        call = self.make_operation(**options)
+        call = self.make_operation("list_models", **options)
         models: list[ModelInfo]
         models, next_page = await self._exchange.perform(call, list_models(""), read)
         for _ in range(MOST_PAGES):
@@ -250,19 +283,15 @@ class AsyncProvider(HTTPProvider):
         return tokens
 
     async def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:
-        call = self.make_operation(**{**options, "api_type": APIType.RESPONSES})
+        call = self.make_operation("stored_response", **{**options, "api_type": APIType.RESPONSES})
         request = self.operation("stored_response")(action, response_id)
         return await self._exchange.perform(call, request, lambda body: self.read_answer(call, body))
 
-    async def _tool_result(self, toolbox: Toolbox, call: ToolCall) -> dict[str, Any]:
-        try:
-            function = toolbox.bound(call)
-        except ValueError as error:
-            return tool_result(call, str(error), is_error=True)
-        return tool_result(call, await call_function(function))
-
-    async def _whole_answer(self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType) -> LLMResponse:
-        keywords["api_type"] = api_type
+    async def _whole_answer(
+        self, prompt: Prompt, keywords: dict[str, Any], api_type: APIType | None = None
+    ) -> LLMResponse:
+        if api_type is not None:
+            keywords["api_type"] = api_type
         if self.config.stream_mode is StreamMode.ENABLED:
             keywords["stream_mode"] = StreamMode.AUTO
         answer: Any = await self._answer(prompt, **keywords)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from itertools import takewhile
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..config import LLMConfig
 from ..decompression import Decompressor, content_coding
@@ -17,6 +17,11 @@ from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
 from ._backend import httpx, shield, within
+
+if TYPE_CHECKING:
+    from ..hooks import CallRecord
+    from ..limits import Ticket
+    from .caching import AsyncKeep
 
 __all__ = ["AsyncEventReader", "body_pieces"]
 
@@ -30,8 +35,9 @@ REST_BYTES: Final = 65536
 class AsyncEventReader:
     """Reads an open answer: `read` gives the next events, [] once the answer is complete, or raises.
 
-    What came before a failure is given first. After the end or a failure the connection is released. `left` is how
-    many bytes may still come.
+    What came before a failure is given first. After the end or a failure the connection is released, and with it the
+    `ticket` of a provider with limits. `record` is the call's; `keep` puts the whole answer in the provider's cache;
+    `left` is how many bytes may still come.
     """
 
     def __init__(
@@ -46,6 +52,9 @@ class AsyncEventReader:
         self.metadata = metadata
         self.closed = False
         self.left = config.max_stream_bytes
+        self.record: CallRecord
+        self.keep: AsyncKeep | None = None
+        self.ticket: Ticket | None = None
         self._response = response
         self._config = config
         self._deadline = deadline
@@ -98,6 +107,8 @@ class AsyncEventReader:
             self.closed = True
             if self._traffic:
                 self._traffic.end()
+            if self.ticket:
+                self.ticket.release()
             with shield():
                 await self._response.aclose()
                 if self._pieces is not self._wire and not self._reading:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +30,7 @@ __all__ = [
     "HTTPTransport",
     "NetworkBackend",
     "NetworkStream",
+    "Signal",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -76,6 +79,21 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
+
+
+class Signal:
+    """Wakes one thread, from whichever other; set before the wait, it ends the wait at once."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Wake the thread."""
+        self._event.set()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait for `set`, or for `seconds` (None: for ever)."""
+        self._event.wait(seconds)
 
 
 def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
@@ -139,15 +157,30 @@ def within(deadline: float | None, result: Result) -> Result:
 
 
 def retrying(retries: Retries) -> Any:
-    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides."""
-    import tenacity
+    """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides.
 
+    Where tenacity is not installed, a loop does the same.
+    """
+    try:
+        import tenacity
+    except ImportError:
+        return functools.partial(_call_again, retries)
     return tenacity.Retrying(
         sleep=sleep,
         retry=tenacity.retry_if_exception(retries.allows),
         wait=lambda _: retries.wait,
         reraise=True,
     )
+
+
+def _call_again(retries: Retries, attempt: Callable[[], Any]) -> Any:
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            if not retries.allows(error):
+                raise
+        sleep(retries.wait)
 
 
 def close_soon(close: Callable[[], None]) -> None:

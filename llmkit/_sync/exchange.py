@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, proxy
 
 from ..call import Call
@@ -15,34 +16,29 @@ from ..codec import decode_json
 from ..errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
+    LLMProviderRateLimitError,
     LLMProviderServerError,
     LLMProviderTimeoutError,
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
+from ..hooks import CallRecord
 from ..provider import HTTPProvider
 from ..response import LLMResponse
-from ..retry import Retries
+from ..retry import Attempt, Retries
 from ..structured import with_parsed
 from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
-from ._backend import (
-    Client,
-    call_in_thread,
-    close_at_end,
-    close_soon,
-    handle,
-    httpx,
-    retrying,
-    scope,
-    shield,
-    sleep,
-    within,
-)
+from ._backend import Client, call_in_thread, close_soon, handle, httpx, retrying, scope, shield, sleep, within
 from .reader import SyncEventReader, body_pieces
-from .transport import transport_for
+from .transport import SyncKept, transport_for
+
+if TYPE_CHECKING:
+    from ..limits import CallQueue
+    from .caching import SyncKeep
 
 __all__ = ["SyncExchange"]
 
+logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 ERROR_BODY_BYTES = 65536
 # A provider has few URLs, and parsing one takes a tenth of the time of a call.
@@ -64,27 +60,61 @@ class SyncExchange:
         # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
         self._provider: HTTPProvider = proxy(provider)
         self._client = client
-        self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
+        self._queue = provider.call_queue()
+        self._transports: WeakKeyDictionary[Any, SyncKept] = WeakKeyDictionary()
 
     def complete(self, call: Call) -> LLMResponse:
         """Return the answer to a call whose body comes whole."""
-        self._prepare(call)
-        answer = self._try(call, lambda retries: self._complete_once(call, retries))
-        return with_parsed(answer, call.output_format)
+        record = self._record(call)
+        try:
+            record.begin()
+            self._prepare(call)
+            keep = self._look_up(call, record)
+            answer = self._try(call, record, lambda retries: self._complete_once(call, retries, keep))
+            answer = with_parsed(answer, call.output_format)
+        except BaseException as error:
+            record.end(time.monotonic(), error=error)
+            raise
+        if keep:
+            keep.store(answer, None)
+        record.end(time.monotonic(), answer)
+        answer.metadata |= {"duration": record.duration, "cached": record.cached}
+        return answer
 
     def open(self, call: Call) -> SyncEventReader:
         """Return a stream that has come to its first output: until then a failure is tried again."""
-        self._prepare(call)
-        return self._try(call, lambda retries: self._open_once(call, retries))
+        record = self._record(call)
+        try:
+            record.begin()
+            self._prepare(call)
+            keep = self._look_up(call, record)
+            reader = self._try(call, record, lambda retries: self._open_once(call, retries, keep))
+        except BaseException as error:
+            record.end(time.monotonic(), error=error)
+            raise
+        record.first_token(time.monotonic())
+        reader.record, reader.keep = record, keep
+        return reader
 
     def resume(self, call: Call, reader: SyncEventReader, request: WireRequest) -> SyncEventReader:
         """Return a reader that goes on where another one broke off."""
-        return self._try(call, lambda retries: self._resume_once(call, reader, request, retries))
+        record = reader.record
+        resumed = self._try(call, record, lambda retries: self._resume_once(call, reader, request, retries))
+        resumed.record = record
+        return resumed
 
     def perform(self, call: Call, request: WireRequest, read: Callable[[dict[str, Any]], Result]) -> Result:
         """Return what `read` makes of the JSON object that answers a request beside the questions to a model."""
-        self._launch(call)
-        return self._try(call, lambda retries: self._perform_once(call, request, retries, read))
+        record = self._record(call)
+        try:
+            record.begin()
+            self._launch(call)
+            result = self._try(call, record, lambda retries: self._perform_once(call, request, retries, read))
+        except BaseException as error:
+            record.end(time.monotonic(), error=error)
+            raise
+        record.end(time.monotonic(), result if isinstance(result, LLMResponse) else None)
+        return result
 
     def close(self) -> None:
         """Close the connections of this loop; a caller's own client stays open."""
@@ -94,7 +124,9 @@ class SyncExchange:
 
     def __del__(self) -> None:
         for kept in getattr(self, "_transports", {}).values():
-            close_soon(kept.close)
+            # None while the interpreter ends, which clears modules: the sockets end with the process.
+            if close_soon is not None:
+                close_soon(kept.close)
 
     def _prepare(self, call: Call) -> None:
         """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""
@@ -108,9 +140,39 @@ class SyncExchange:
         if launch:
             self._provider.base_url = call_in_thread(launch, call.model)
 
-    def _try(self, call: Call, attempt: Callable[[Retries], Result]) -> Result:
+    def _record(self, call: Call) -> CallRecord:
+        provider = self._provider
+        return CallRecord(
+            provider=provider.provider_type,
+            operation=call.operation,
+            address=provider.base_url,
+            call=call,
+            hooks=provider.hooks,
+            started=time.monotonic(),
+        )
+
+    def _look_up(self, call: Call, record: CallRecord) -> SyncKeep | None:
+        """Return what the call has to do with the provider's cache: nothing (None) where it has none."""
+        provider = self._provider
+        if provider.cache is None or not call.use_cache or call.background:
+            return None
+        from ..cache import cache_key
+        from .caching import SyncKeep
+
+        # Headers and all: other keys, organisations or versions have answers of their own.
+        method, url, headers, content = provider.http_request(call, provider.wire_request(call))
+        parts = (f"{name}:{value}" for name, value in sorted(headers.items()))
+        key = cache_key(call.cache_scope, provider.provider_type, method, url, content, *parts)
+        keep = SyncKeep(provider.cache, key, call.config.max_body_bytes).look_up()
+        record.cached = keep.found is not None
+        return keep
+
+    def _try(self, call: Call, record: CallRecord, attempt: Callable[[Retries], Result]) -> Result:
         deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
-        retries = Retries(call.config, self._provider.budget, deadline, time.monotonic)
+        note = partial(self._note_retry, record)
+        retries = Retries(call.config, self._provider.budget, deadline, time.monotonic, note)
+        if self._queue and not record.cached:
+            attempt = partial(self._in_turn, self._queue, call, attempt)
         try:
             return attempt(retries)
         except LLMProviderError as error:
@@ -126,8 +188,37 @@ class SyncExchange:
         result: Result = retrying(retries)(again)
         return result
 
-    def _complete_once(self, call: Call, retries: Retries) -> LLMResponse:
-        response, request = self._send(call, retries)
+    def _note_retry(self, record: CallRecord, attempt: Attempt) -> None:
+        name, what, wait = record.provider, attempt["status_code"] or attempt["error"], attempt["wait"]
+        logger.info("%s: try %d failed (%s); again in %.2f s", name, attempt["number"], what, wait)
+        record.retry(attempt)
+
+    def _in_turn(
+        self, queue: CallQueue, call: Call, attempt: Callable[[Retries], Any], retries: Retries
+    ) -> Any:
+        """Make one try once it is its turn; a stream keeps its place until it is closed."""
+        from .turns import wait_turn
+
+        try:
+            ticket = wait_turn(queue, self._provider.rough_tokens(call), retries.deadline)
+        except LLMProviderError as error:
+            raise self._provider.named(error) from None
+        try:
+            result = attempt(retries)
+        except BaseException as error:
+            ticket.release()
+            if isinstance(error, LLMProviderRateLimitError) and error.retry_after is not None:
+                queue.pause(error.retry_after, time.monotonic())
+            raise
+        if isinstance(result, SyncEventReader):
+            result.ticket = ticket
+        else:
+            ticket.release()
+            ticket.settle(getattr(result, "total_tokens", None))
+        return result
+
+    def _complete_once(self, call: Call, retries: Retries, keep: SyncKeep | None) -> LLMResponse:
+        response, request = self._send(call, retries, keep)
         answer = self._read_json(response, call, retries, lambda body: self._provider.read_answer(call, body))
         answer.metadata |= self._metadata(call, request, response, retries)
         return answer
@@ -151,8 +242,8 @@ class SyncExchange:
             raise self._error(response, call, retries)
         return self._read_json(response, call, retries, lambda body: read_object(body, read))
 
-    def _open_once(self, call: Call, retries: Retries) -> SyncEventReader:
-        response, request = self._send(call, retries)
+    def _open_once(self, call: Call, retries: Retries, keep: SyncKeep | None) -> SyncEventReader:
+        response, request = self._send(call, retries, keep)
         wire_format = self._provider.wire_format(call.api_type)
         metadata = self._metadata(call, request, response, retries)
         decoder = wire_format.decoder()
@@ -167,22 +258,26 @@ class SyncExchange:
             raise
         return reader
 
-    def _send(self, call: Call, retries: Retries) -> tuple[httpx.Response, WireRequest]:
+    def _send(self, call: Call, retries: Retries, keep: SyncKeep | None) -> tuple[httpx.Response, WireRequest]:
         """Return a successful response with its body unread, and the request that brought it.
 
         A 400 that names a parameter which was only a default is answered by one repeat without it.
         """
         request = self._provider.wire_request(call)
-        response = self._send_once(call, request, retries)
-        if response.status_code < 300:
-            return response, request
-        error = self._error(response, call, retries)
-        if not self._provider.remember_refused_default(call, request, error):
-            raise error
-        request = self._provider.wire_request(call)
+        cached = keep and keep.response()
+        if cached:
+            return cached, request
         response = self._send_once(call, request, retries)
         if response.status_code >= 300:
-            raise self._error(response, call, retries)
+            error = self._error(response, call, retries)
+            if not self._provider.remember_refused_default(call, request, error):
+                raise error
+            request = self._provider.wire_request(call)
+            response = self._send_once(call, request, retries)
+            if response.status_code >= 300:
+                raise self._error(response, call, retries)
+        if keep:
+            keep.watch(response, self._headers(response))
         return response, request
 
     def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
@@ -194,7 +289,7 @@ class SyncExchange:
         url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
         traffic: Traffic | None = None
         try:
-            http_request = self._http_request(call, request, seconds, retries.deadline)
+            http_request = self._http_request(call, request, seconds, retries)
             traffic = traffic_of(request.method, url, request.body, self._provider.redacted)
             sent: Any
             if self._client:
@@ -210,6 +305,8 @@ class SyncExchange:
             if traffic:
                 traffic.answered(response.status_code, http_request.headers.get("content-length", "0"))
                 response.extensions["traffic"] = traffic
+            if self._queue:
+                self._queue.learn(response.headers, time.time(), time.monotonic())
             return response
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
         late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
@@ -220,11 +317,13 @@ class SyncExchange:
             traffic.failed(failure)
         raise failure
 
-    def _http_request(self, call: Call, request: WireRequest, seconds: float, deadline: float | None) -> httpx.Request:
+    def _http_request(self, call: Call, request: WireRequest, seconds: float, retries: Retries) -> httpx.Request:
         """Return the request as it is sent; the key is a variable here, and in no frame of an error's traceback."""
         method, url, headers, content = self._provider.http_request(call, request)
+        if self._provider.spec.idempotency_header:
+            headers[self._provider.spec.idempotency_header.lower()] = retries.idempotency_key(content or b"")
         timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
-        extensions = {"timeout": timeouts, "deadline": deadline}
+        extensions = {"timeout": timeouts, "deadline": retries.deadline}
         parsed = parsed_url(url)
         if self._client:
             # Its own default may ask for codings that no bound holds for.
@@ -249,8 +348,8 @@ class SyncExchange:
     def _transport(self, url: str) -> Any:
         kept = self._transports.get(scope())
         if kept is None:
-            kept = self._transports[scope()] = _AsyncKept(transport_for(url))
-            kept.closer = close_at_end(kept.transport.close)
+            kept = self._transports[scope()] = SyncKept(transport_for(url))
+            kept.until_end()
         return kept.transport
 
     def _read(self, response: httpx.Response, call: Call, retries: Retries) -> bytes:
@@ -326,7 +425,7 @@ class SyncExchange:
         return self._provider.named(error)
 
     def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
-        headers = {n: self._provider.redacted(v) for n, v in response.headers.items() if n != "set-cookie"}
+        headers = self._headers(response)
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,
             "adjustments": request.adjustments,
@@ -335,18 +434,8 @@ class SyncExchange:
             "headers": headers,
         }
 
-
-class _AsyncKept:
-    """The connections of one event loop, and what closes them when it ends."""
-
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
-        self.closer: Any = None
-
-    def close(self) -> None:
-        self.transport.close()
-        if self.closer:
-            self.closer.close()
+    def _headers(self, response: httpx.Response) -> dict[str, str]:
+        return {name: self._provider.redacted(v) for name, v in response.headers.items() if name != "set-cookie"}
 
 
 def _decoded(body: bytes, max_depth: int) -> Any:

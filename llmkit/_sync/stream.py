@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Iterator
 from types import TracebackType
 from typing import Any
@@ -45,7 +46,7 @@ class SyncStream:
         self._provider = provider
         self._call = call
         self._reader: SyncEventReader | None = None
-        self._builder = ResponseBuilder(call.config.max_tool_calls)
+        self._builder = ResponseBuilder()
         self._unread: Iterator[Event] = iter(())
         self._entered = False
         self._resumed_at: tuple[str, int] | None = None
@@ -89,15 +90,18 @@ class SyncStream:
     def close(self) -> None:
         """Release the connection; before the end of the answer this stops its generation. Safe to call twice."""
         if self._reader:
-            self._reader.close()
+            try:
+                self._reader.close()
+            finally:
+                self._end()
 
     def __del__(self) -> None:
-        reader = getattr(self, "_reader", None)
-        if reader and not reader.closed:
-            close_soon(reader.close)
+        if getattr(self, "_reader", None):
+            self._abandon()
 
     def _open(self) -> SyncEventReader:
         if self._reader is None:
+            self._builder.max_tool_calls = self._call.config.max_tool_calls
             self._reader = self._exchange.open(self._call)
         return self._reader
 
@@ -106,21 +110,47 @@ class SyncStream:
         reader = self._reader or self._open()
         try:
             events = reader.read()
+            self._builder.extend(events)
         except LLMProviderError as error:
             if self._resume(reader, error):
                 return True
-            raise self._with_partial(error) from None
+            reader.close()
+            error = self._with_partial(error)
+            reader.record.end(time.monotonic(), error=error)
+            raise error from None
         if events:
-            try:
-                self._builder.extend(events)
-            except LLMProviderError as error:
-                reader.close()
-                raise self._with_partial(error) from None
             self._unread = iter(events)
+            if reader.record.hooks:
+                reader.record.events(events)
             return True
         if not reader.decoder.finished:
             raise self._with_partial(LLMProviderStreamError("the stream was closed before its end"))
+        self._end()
         return False
+
+    def _end(self) -> None:
+        """Note the end of the call, once, and put a whole answer in the cache."""
+        reader = self._reader
+        if reader and self._note_end(reader) and reader.keep and reader.decoder.finished:
+            reader.keep.store(self._built(), self._call.output_format)
+
+    def _note_end(self, reader: SyncEventReader) -> bool:
+        """Note the end of the call; return False where that was done before."""
+        record = reader.record
+        if record.duration is not None:
+            return False
+        if reader.ticket:
+            reader.ticket.settle(self._builder.total_tokens)
+        record.end(time.monotonic(), self._built() if record.hooks else None)
+        return True
+
+    def _abandon(self) -> None:
+        """Release the connection of a stream that nobody reads any more."""
+        reader = self._reader
+        if reader and close_soon is not None:  # None while the interpreter ends
+            if not reader.closed:
+                close_soon(reader.close)
+            self._note_end(reader)
 
     def _resume(self, reader: SyncEventReader, error: LLMProviderError) -> bool:
         """Take up a background answer again whose connection broke; return whether it goes on.
@@ -140,14 +170,22 @@ class SyncStream:
         return True
 
     def _left_by_break(self) -> None:
-        if not self._entered and self._reader and not self._reader.closed:
-            close_soon(self._reader.close)
+        if not self._entered:
+            self._abandon()
 
     def _built(self) -> LLMResponse:
         wire_format = self._provider.wire_format(self._call.api_type)
         answer = self._builder.build(self._provider.issuer(self._call, wire_format), self._call.api_type)
-        if self._reader:
-            answer.metadata = {**self._reader.metadata, "raw": self._reader.decoder.raw}
+        reader = self._reader
+        if reader:
+            record = reader.record
+            answer.metadata = {
+                **reader.metadata,
+                "raw": reader.decoder.raw,
+                "time_to_first_token": record.time_to_first_token,
+                "duration": record.duration or time.monotonic() - record.started,
+                "cached": record.cached,
+            }
         return answer
 
     def _with_partial(self, error: LLMProviderError) -> LLMProviderError:

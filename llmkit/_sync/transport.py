@@ -23,6 +23,7 @@ from ._backend import (
     ByteStream,
     HTTPTransport,
     call_in_thread,
+    close_at_end,
     close_soon,
     handle,
     httpcore,
@@ -31,7 +32,7 @@ from ._backend import (
 )
 from .connection import ERRORS, KEEPALIVE_SECONDS, Origin, Wire, as_httpx
 
-__all__ = ["SyncBody", "SyncTransport", "transport_for"]
+__all__ = ["SyncBody", "SyncKept", "SyncTransport", "transport_for"]
 
 IDLE_CONNECTIONS = 1000
 CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
@@ -56,6 +57,24 @@ def transport_for(url: httpx.URL | str) -> BaseTransport:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
         socket_options=keep_alive_options(),
     )
+
+
+class SyncKept:
+    """The transport of one event loop, and what closes it when the loop ends."""
+
+    def __init__(self, transport: BaseTransport) -> None:
+        self.transport = transport
+        self._closer: Any = None
+
+    def until_end(self) -> None:
+        """Have the transport closed when the running event loop ends."""
+        self._closer = close_at_end(self.transport.close)
+
+    def close(self) -> None:
+        """Close the transport now."""
+        self.transport.close()
+        if self._closer:
+            self._closer.close()
 
 
 class SyncTransport(BaseTransport):
@@ -106,7 +125,7 @@ class SyncTransport(BaseTransport):
         _close(wires)
 
     def __del__(self) -> None:
-        if not self._closed and any(self._idle.values()):
+        if not self._closed and any(self._idle.values()) and close_soon is not None:  # None while the interpreter ends
             close_soon(self.close)
 
     def _take_idle(self, origin: Origin) -> Wire | None:
@@ -283,7 +302,7 @@ class SyncBody(ByteStream):
         self._transport._release(self._wire)
 
     def __del__(self) -> None:
-        if not self._ended and not self._closed:
+        if not self._ended and not self._closed and close_soon is not None:
             close_soon(self.close)
 
 

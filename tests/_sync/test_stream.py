@@ -173,6 +173,17 @@ def test_break_closes_the_connection(server: Server, api: Api) -> None:
     assert len(server.connections) == 2
 
 
+def test_break_closes_the_connection_after_another_try(server: Server, api: Api, sleeps: list[float]) -> None:
+    failed = [json_reply(error_body("Down"), 503), json_reply(error_body("Down"), 503)]
+    server.add(*failed, stream_reply([*api.begun("One"), GONE], end=False))
+    with make_provider(server, api, max_retries=2) as provider:
+        stream = provider.stream("Count")
+        for _ in stream:
+            break
+        # Without the help of the garbage collector.
+        assert in_thread(server.wait_gone)
+
+
 def test_break_ends_a_stream_without_its_block(server: Server, api: Api) -> None:
     server.add(stream_reply([*api.begun("One", " two"), GONE], end=False))
     with make_provider(server, api) as provider:

@@ -97,7 +97,7 @@ def test_the_tls_context_is_made_once_and_for_https_only(
 ) -> None:
     made: list[ssl.SSLContext] = []
     monkeypatch.setattr(network, "_tls_context", None)
-    monkeypatch.setattr(network, "_certificate_directory", lambda: None)
+    monkeypatch.setattr(network, "certificate_directory", lambda: None)
     monkeypatch.setattr(httpx, "create_ssl_context", lambda: made.append(trust) or trust)
     with Server(HELLO) as plain, TLSServer(authority, HELLO, HELLO) as encrypted:
         with SyncTransport() as http, SyncTransport() as other:
@@ -129,7 +129,7 @@ def test_the_environment_chooses_the_transport(monkeypatch: pytest.MonkeyPatch) 
 def test_a_proxy_for_https_shares_the_tls_context(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
     made: list[ssl.SSLContext] = []
     monkeypatch.setattr(network, "_tls_context", None)
-    monkeypatch.setattr(network, "_certificate_directory", lambda: None)
+    monkeypatch.setattr(network, "certificate_directory", lambda: None)
     monkeypatch.setattr(httpx, "create_ssl_context", lambda: made.append(ssl.create_default_context()) or made[0])
     monkeypatch.setenv("ALL_PROXY", proxy)
     with transport_for("https://service.invalid/v1") as http, transport_for("https://other.invalid/v1"):

@@ -1,0 +1,217 @@
+"""Answers kept by the content of their requests: in memory, in a SQLite file, or wherever a caller keeps them.
+
+What is kept is the body as it came, piece by piece, so a cached stream streams. Knows nothing of who asks; imports
+errors only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from .errors import LLMProviderConfigurationError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["CachedAnswer", "MemoryCache", "ResponseCache", "SQLiteCache", "cache_key"]
+
+MAKE_TABLE = """
+    CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, stored REAL, headers TEXT, sizes TEXT, body BLOB)
+"""
+REMOVE_OLDEST = """
+    DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY stored DESC LIMIT -1 OFFSET ?)
+"""
+
+
+class CachedAnswer(NamedTuple):
+    """A complete answer as it came: its headers, without cookies and keys, and the pieces of its body."""
+
+    headers: Mapping[str, str]
+    pieces: Sequence[bytes]
+
+
+class ResponseCache(Protocol):
+    """What a provider keeps answers in. Threads and tasks share it.
+
+    `key` is the SHA-256 of the whole request in hexadecimal digits. Where `in_memory` is False, an async provider
+    calls `get` and `put` in a worker thread. Neither should raise: an answer that is not found is asked for.
+    """
+
+    in_memory: bool
+
+    def get(self, key: str) -> CachedAnswer | None:
+        """Return the answer that was put under a key, None where there is none (any more)."""
+        ...
+
+    def put(self, key: str, answer: CachedAnswer) -> None:
+        """Keep an answer."""
+        ...
+
+
+class MemoryCache:
+    """Keeps the answers that were used last, in this process.
+
+    `max_bytes` bounds the bodies together; `max_age` is in seconds, None: for as long as there is room.
+    """
+
+    in_memory = True
+
+    def __init__(self, *, max_bytes: int = 64 * 1024 * 1024, max_age: float | None = None) -> None:
+        _check_above_zero(max_bytes=max_bytes, max_age=max_age)
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._bytes = 0
+        self._answers: OrderedDict[str, tuple[float, CachedAnswer]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> CachedAnswer | None:
+        """Return an answer, None where there is none, or one that is too old."""
+        with self._lock:
+            found = self._answers.get(key)
+            if found is None:
+                return None
+            if self._max_age is not None and time.monotonic() - found[0] > self._max_age:
+                self._remove(key)
+                return None
+            self._answers.move_to_end(key)
+            return found[1]
+
+    def put(self, key: str, answer: CachedAnswer) -> None:
+        """Keep an answer, in place of those that were used longest ago where there is no room."""
+        with self._lock:
+            self._remove(key)
+            self._answers[key] = time.monotonic(), answer
+            self._bytes += _size(answer)
+            while self._bytes > self._max_bytes:
+                self._remove(next(iter(self._answers)))
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        with self._lock:
+            self._answers.clear()
+            self._bytes = 0
+
+    def _remove(self, key: str) -> None:
+        found = self._answers.pop(key, None)
+        if found:
+            self._bytes -= _size(found[1])
+
+
+class SQLiteCache:
+    """Keeps answers in a SQLite file, which processes may share and which only its owner can read.
+
+    `max_age` is in seconds, None: for ever; `max_entries` bounds the file: the oldest go first. A file that turns out
+    broken or locked is logged, and the answer asked for. Raises LLMProviderConfigurationError for a file that cannot
+    be opened or is none of SQLite's.
+    """
+
+    in_memory = False
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, max_age: float | None = None, max_entries: int = 10_000
+    ) -> None:
+        _check_above_zero(max_entries=max_entries, max_age=max_age)
+        self._path = os.path.abspath(path)
+        self._max_age = max_age
+        self._max_entries = max_entries
+        self._lock = threading.Lock()
+        self._connection: tuple[int, sqlite3.Connection] | None = None
+        import sqlite3
+
+        self._error = sqlite3.Error
+        try:
+            # SQLite would make it readable for all.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+            with self._lock:
+                self._open().execute("SELECT count(*) FROM answers").fetchone()
+        except (OSError, sqlite3.Error) as error:
+            raise LLMProviderConfigurationError(f"the cache {self._path} cannot be used: {error}") from None
+
+    def get(self, key: str) -> CachedAnswer | None:
+        """Return an answer, None where there is none, one that is too old, or the file cannot be read."""
+        oldest = 0.0 if self._max_age is None else time.time() - self._max_age
+        query = "SELECT headers, sizes, body FROM answers WHERE key = ? AND stored >= ?"
+        try:
+            with self._lock:
+                found = self._open().execute(query, (key, oldest)).fetchone()
+        except self._error as error:
+            self._warn("read", error)
+            return None
+        if found is None:
+            return None
+        headers, sizes, body = found
+        ends = [0]
+        for size in json.loads(sizes):
+            ends.append(ends[-1] + size)
+        return CachedAnswer(json.loads(headers), [body[a:b] for a, b in pairwise(ends)])
+
+    def put(self, key: str, answer: CachedAnswer) -> None:
+        """Keep an answer; one that cannot be written is not kept."""
+        sizes = json.dumps([len(piece) for piece in answer.pieces])
+        row = key, time.time(), json.dumps(dict(answer.headers)), sizes, b"".join(answer.pieces)
+        try:
+            with self._lock, self._open() as connection:
+                connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+                connection.execute(REMOVE_OLDEST, (self._max_entries,))
+        except self._error as error:
+            self._warn("written", error)
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        with self._lock, self._open() as connection:
+            connection.execute("DELETE FROM answers")
+
+    def close(self) -> None:
+        """Close the file; a later call opens it again."""
+        with self._lock:
+            opened, self._connection = self._connection, None
+        if opened and opened[0] == os.getpid():
+            opened[1].close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None):
+            self.close()
+
+    def _open(self) -> sqlite3.Connection:
+        """Return this process's connection: a forked child must not use its parent's."""
+        if self._connection is None or self._connection[0] != os.getpid():
+            import sqlite3
+
+            connection = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
+            self._connection = os.getpid(), connection
+            connection.execute(MAKE_TABLE)
+            connection.execute("CREATE INDEX IF NOT EXISTS by_age ON answers (stored)")
+        return self._connection[1]
+
+    def _warn(self, what: str, error: Exception) -> None:
+        from logging import getLogger
+
+        getLogger(__name__).warning("the cache %s cannot be %s: %s", self._path, what, error)
+
+
+def cache_key(*parts: str | bytes | None) -> str:
+    """Return one name for the parts of a request: other parts, or parts cut elsewhere, have another."""
+    digest = sha256()
+    for part in parts:
+        data = b"" if part is None else part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        digest.update(b"%d:" % (-1 if part is None else len(data)))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _size(answer: CachedAnswer) -> int:
+    return sum(map(len, answer.pieces))
+
+
+def _check_above_zero(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+            raise LLMProviderConfigurationError(f"{name} is {value!r}; it must be a number above 0")

@@ -1,0 +1,195 @@
+# One source, two worlds: this text is written in `_sync/`; `make generate` writes its blocking twin.
+"""What hooks are told of calls: in which order, with which times, and how each kind of end shows."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from typing import Any
+
+import pytest
+
+from llmkit import LLMProviderBadRequestError, LLMProviderConfigurationError, LLMProviderStreamError, TextDelta
+from llmkit.hooks import CallRecord, Hooks
+
+from ..answers import Api, error_body
+from ..server import CLOSE, GONE, Server, json_reply, stream_reply
+from ._backend import in_thread, make_provider
+
+pytestmark = pytest.mark.anyio
+
+
+class Watcher:
+    """Hooks that write down what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.records: list[CallRecord] = []
+        self.hooks = Hooks(
+            before=self.before,
+            retry=lambda record, attempt: self.told.append(("retry", attempt["status_code"])),
+            event=lambda record, event: self.told.append(event),
+            after=lambda record: self.told.append("after"),
+        )
+
+    def before(self, record: CallRecord) -> None:
+        self.told.append("before")
+        self.records.append(record)
+
+    @property
+    def last(self) -> CallRecord:
+        return self.records[-1]
+
+
+def test_a_plain_call(server: Server, api: Api, sleeps: list[float]) -> None:
+    server.add(json_reply({}, 500), json_reply(api.plain("Hello!")))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        response = provider.execute("Say hello")
+    assert watcher.told == ["before", ("retry", 500), "after"]
+    record = watcher.last
+    assert (record.provider, record.operation, record.address) == ("openai", "chat", server.base_url)
+    assert record.response is response and record.error is None and record.time_to_first_token is None
+    assert record.attempts == response.metadata["attempts"] and len(record.attempts) == 1
+    assert record.duration == response.metadata["duration"] and record.duration > 0
+    assert record.call.messages[0].content == "Say hello"
+    assert "Say hello" not in repr(record) and "Hello!" not in repr(record)
+
+
+def test_a_stream(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("Hel", "lo!")))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=[Hooks(), watcher.hooks]) as provider:
+        with provider.stream("Say hello") as stream:
+            seen = [event for event in stream.events()]
+            response = stream.response()
+    assert watcher.told == ["before", *seen, "after"]
+    record = watcher.last
+    assert record.response is not None and record.response.content == response.content == "Hello!"
+    assert record.duration is not None and record.time_to_first_token is not None
+    assert 0 < record.time_to_first_token <= record.duration
+    assert response.metadata["time_to_first_token"] == record.time_to_first_token
+    assert response.metadata["duration"] == record.duration
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+def test_a_refused_call(server: Server, api: Api, mode: Any) -> None:
+    server.add(json_reply(error_body("no", code="bad"), 400))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        with pytest.raises(LLMProviderBadRequestError) as caught:
+            provider.execute("Hi", stream_mode=mode)
+    assert watcher.told == ["before", "after"]
+    assert watcher.last.error is caught.value and watcher.last.response is None
+
+
+def test_a_stream_that_is_cut(server: Server, api: Api) -> None:
+    server.add([*stream_reply(api.begun("Hel"), end=False), CLOSE])
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        with pytest.raises(LLMProviderStreamError) as caught:
+            provider.execute("Hi", stream_mode="auto")
+    assert watcher.told[-1] == "after" and watcher.told.count("after") == 1
+    assert watcher.last.error is caught.value
+
+
+@pytest.mark.parametrize("way", ["closed", "left by a break", "forgotten"])
+def test_a_stream_that_nobody_reads_to_its_end(server: Server, api: Api, way: str) -> None:
+    server.add(stream_reply([*api.begun("Hel"), GONE], end=False))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        stream = provider.stream("Hi")
+        if way == "closed":
+            next(iter(stream))
+            stream.close()
+            stream.close()
+        elif way == "left by a break":
+            for _ in stream:
+                break
+        else:
+            iterator = stream.events()
+            while type(next(iterator)) is not TextDelta:
+                pass
+            del iterator
+        del stream
+        gc.collect()
+        assert in_thread(server.wait_gone)
+    assert watcher.told[-1] == "after" and watcher.told.count("after") == 1
+    record = watcher.last
+    assert record.error is None and record.response is not None
+    assert (record.response.content, record.response.finish_reason) == ("Hel", None)
+
+
+def test_a_break_from_an_answer_that_is_there_already_is_an_end(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("Hel", "lo!")))
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        for _ in provider.stream("Hi"):
+            break
+        gc.collect()
+    assert watcher.told[-1] == "after" and watcher.told.count("after") == 1
+
+
+def test_other_operations(server: Server, api: Api) -> None:
+    server.add(
+        json_reply({"data": [{"id": "m"}]}), json_reply({"data": [{"embedding": [1.0]}]}), json_reply({"object": "x"})
+    )
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks, max_retries=0) as provider:
+        provider.list_models()
+        provider.embed("text", model_name="e")
+        with pytest.raises(Exception, match="unexpected shape"):
+            provider.count_tokens("Hi")
+    assert [record.operation for record in watcher.records] == ["list_models", "embeddings", "count_tokens"]
+    assert watcher.told == ["before", "after"] * 3
+    assert [record.error is None for record in watcher.records] == [True, True, False]
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+def test_what_a_hook_raises_goes_to_the_caller(server: Server, api: Api, mode: Any) -> None:
+    def refuse(record: CallRecord) -> None:
+        raise PermissionError("not today")
+
+    server.default = stream_reply(api.stream("Hi")) if mode == "auto" else json_reply(api.plain("Hi"))
+    with make_provider(server, api, hooks=Hooks(before=refuse)) as provider:
+        with pytest.raises(PermissionError, match="not today"):
+            provider.execute("Hi", stream_mode=mode)
+    assert not server.requests
+    with make_provider(server, api, hooks=Hooks(after=refuse)) as provider:
+        with pytest.raises(PermissionError):
+            provider.execute("Hi", stream_mode=mode)
+    assert in_thread(server.wait_gone)
+
+
+def test_what_are_no_hooks_is_refused(server: Server, api: Api) -> None:
+    for wrong in (print, [print], "after"):
+        with pytest.raises(LLMProviderConfigurationError, match="hooks"):
+            make_provider(server, api, hooks=wrong)
+
+
+def test_each_retry_is_one_line_in_the_log(
+    server: Server, api: Api, sleeps: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.add(json_reply({}, 503), json_reply({}, 500), json_reply(api.plain("Hello!")))
+    with caplog.at_level(logging.INFO, "llmkit"):
+        with make_provider(server, api) as provider:
+            provider.execute("Say hello")
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(" in ")[0] for line in lines] == [
+        "openai: try 1 failed (503); again",
+        "openai: try 2 failed (500); again",
+    ]
+
+
+def test_the_tries_of_a_request_have_one_name_where_the_service_knows_them(
+    server: Server, api: Api, sleeps: list[float]
+) -> None:
+    from dataclasses import replace
+
+    server.add(json_reply({}, 500), json_reply(api.plain()), json_reply(api.plain()))
+    with make_provider(server, api) as provider:
+        provider.spec = replace(provider.spec, idempotency_header="Idempotency-Key")
+        provider.execute("Hi")
+        provider.execute("Hi")
+    first, again, other = (request.headers["idempotency-key"] for request in server.requests)
+    assert first == again != other
