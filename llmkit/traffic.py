@@ -60,5 +60,7 @@ class Traffic:
             self._tell("received", b"".join(self._pieces))
 
     def _tell(self, what: str, body: bytes) -> None:
-        told = self._redacted(body.decode("utf-8", "replace"))
-        logger.debug("%s: %s %s%s", self._name, what, told[:MOST_TOLD], "…" if len(told) > MOST_TOLD else "")
+        text = body.decode("utf-8", "replace")
+        # Cut before keys are taken out, for what takes them out knows how a cut text may end.
+        cut = text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}…"
+        logger.debug("%s: %s %s", self._name, what, self._redacted(cut))

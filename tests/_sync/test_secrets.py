@@ -14,6 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from llmkit import LLMProviderConfigurationError, LLMProviderError, LLMProviderStreamError
+from llmkit.traffic import MOST_TOLD
 
 from ..answers import Api, error_body
 from ..server import CLOSE, GONE, Reply, Server, event, json_reply, raw_reply, stream_reply
@@ -229,3 +230,18 @@ def test_errors_survive_pickle_with_what_came(server: Server, api: Api, sleeps: 
     assert copy.partial == error.partial
     assert copy.partial.content == "One two"
     assert [attempt["status_code"] for attempt in copy.attempts] == [503]
+
+
+def test_long_bodies_are_cut_in_the_log(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_LOG_BODIES", "1")
+    caplog.set_level(logging.DEBUG)
+    with make_provider(server, api, max_retries=0) as provider:
+        for place in range(MOST_TOLD - len(KEY), MOST_TOLD, 5):
+            server.add(raw_reply(b"x" * place + KEY.encode() + b"y" * 500_000))
+            with pytest.raises(LLMProviderError):
+                provider.execute("Hi")
+    texts = [record.getMessage() for record in caplog.records if ": received x" in record.getMessage()]
+    assert len(texts) == len(range(MOST_TOLD - len(KEY), MOST_TOLD, 5))
+    assert all(len(text) < MOST_TOLD + 200 and text.endswith("…") and KEY[:5] not in text for text in texts)
