@@ -1,22 +1,26 @@
-# make demo       a real model answers, on this machine, with no key and no account
-# make test       the whole test suite
-# make check      generated code up to date, ruff, mypy --strict, pyright
-# make generate   write the blocking twins from the async sources
-# make bench      the benchmarks, each against its peers
-# make soak       ten minutes of random faults under load, in all three worlds (SOAK_SECONDS=…, SOAK_SEED=…)
+# make demo         a real model answers, on this machine, with no key and no account
+# make test         the whole test suite
+# make test-httpx2  the same with httpx2 in place of httpx
+# make check        generated code up to date, ruff, mypy --strict, pyright
+# make generate     write the blocking twins from the async sources
+# make bench        the benchmarks, each against its peers
+# make soak         ten minutes of random faults under load, in all three worlds (SOAK_SECONDS=…, SOAK_SEED=…)
 
 PYTHON ?= python3
 SOAK_SECONDS ?= 600
 SOAK_SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test check generate bench soak clean
+.PHONY: demo test test-httpx2 check generate bench soak clean
 
 demo: .venv/demo
 	$(BIN)/python -m llmkit.demo
 
 test: .venv/test
 	$(BIN)/python -m pytest
+
+test-httpx2: .venv/test
+	LLMKIT_HTTP_LIBRARY=httpx2 $(BIN)/python -m pytest
 
 check: .venv/check
 	$(BIN)/python -P llmkit/_unasync.py --check

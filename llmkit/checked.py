@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from .codec import encode_json
 from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError
-from .schema import flattened, is_map, kind_of
+from .schema import flattened, is_map, kind_of, references
 
 __all__ = ["AnswerReader", "CheckedSchema", "CheckedType", "schema_errors"]
 
@@ -214,8 +214,7 @@ def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> 
     if not variants or "properties" in flat:
         yield flat
         return
-    if isinstance(schema, Mapping) and "$ref" in schema:
-        seen |= {schema["$ref"]}
+    seen |= {*references(schema)}
     for variant in variants:
         yield from _variants(variant, root, seen)
 

@@ -41,10 +41,12 @@ class RetryBudget:
 
     A token bucket without a clock: each call pays in a tenth of a retry, each retry takes one out. The bucket
     starts full at ten, so that a script's few calls have all their retries, and a service that is down gets at
-    most ten requests and 10 % more than without retries.
+    most ten requests and 10 % more than without retries. `waits` is False where no service needs time to recover, as
+    in tests: the next try then begins at once.
     """
 
-    def __init__(self, capacity: float = 10.0, share: float = 0.1) -> None:
+    def __init__(self, capacity: float = 10.0, share: float = 0.1, waits: bool = True) -> None:
+        self.waits = waits
         self._capacity = self._tokens = capacity
         self._share = share
 
@@ -101,7 +103,7 @@ class Retries:
         wait = self._seconds(error, number)
         if wait > self._config.max_retry_wait or self._is_too_late(wait) or not self._budget.take():
             return False
-        self.wait = wait
+        self.wait = wait if self._budget.waits else 0.0
         # It would keep the frames of the caller, and with them an iterator that a `break` should let go of.
         error.__traceback__ = None
         kind = type(error).__name__

@@ -14,7 +14,17 @@ from typing import Any, Final
 
 from .errors import LLMProviderUnsupportedOperationError
 
-__all__ = ["ANTHROPIC", "GEMINI", "OPENAI_STRICT", "AdaptedSchema", "SchemaDialect", "flattened", "is_map", "kind_of"]
+__all__ = [
+    "ANTHROPIC",
+    "GEMINI",
+    "OPENAI_STRICT",
+    "AdaptedSchema",
+    "SchemaDialect",
+    "flattened",
+    "is_map",
+    "kind_of",
+    "references",
+]
 
 Schema = Mapping[str, Any]
 
@@ -122,6 +132,15 @@ def flattened(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> 
     return flat
 
 
+def references(schema: Any) -> Iterator[str]:
+    """Yield what a schema refers to for itself, and not for the schemas in it."""
+    if isinstance(schema, Mapping):
+        if "$ref" in schema:
+            yield schema["$ref"]
+        for part in schema.get("allOf") or ():
+            yield from references(part)
+
+
 def _resolved(reference: str, root: Schema) -> Any:
     """Return what a document's reference to itself points to (RFC 6901), {} where there is nothing."""
     if not reference.startswith("#"):
@@ -222,7 +241,7 @@ class _Adapter:
             return {**parts[0], **{key: value for key, value in schema.items() if key != "allOf"}}
         self._note("allOf merged", place)
         flat = flattened(schema, self._root, self._inlined)
-        self._inlined |= {part["$ref"] for part in (schema, *parts) if "$ref" in part}
+        self._inlined |= {*references(schema)}
         return flat
 
     def _finished(self, result: dict[str, Any], rest: Schema, place: str) -> dict[str, Any]:

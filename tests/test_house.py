@@ -17,31 +17,32 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked decompression network _async._backend",
-    "config codec schema conversation token_tables local hooks limits cache _async.connection",
-    "response failures retry fallback checked tokens traffic _async.transport _async.turns",
-    "messages functions structured prices",
-    "tools _async.caching telemetry",
+    "errors events sse chunked decompression network scripted",
+    "config codec schema conversation token_tables local hooks limits cache http_library",
+    "response failures retry fallback checked tokens traffic _async._backend",
+    "messages functions structured prices _async.connection _async.turns",
+    "tools _async.transport _async.caching telemetry",
     "call",
     "wire",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
     "specs",
     "services access",
-    "provider",
-    "_async.exchange",
+    "provider scrubbing",
+    "_async.exchange cassette",
     "_async.stream",
-    "_async.provider",
-    "_async.fallback",
-    "factory choice vendor cli.terminal",
-    "demo cli.attachments cli.answers cli.listings cli.vendoring",
-    "cli.tokens cli.conversation cli.doctor",
-    "cli.chat",
-    "cli",
+    "_async.provider scripted.faults",
+    "_async.fallback scripted.replies",
+    "factory choice vendor cli.terminal scripted.answers",
+    "demo cli.attachments cli.answers cli.listings cli.vendoring scripted.script",
+    "cli.tokens cli.conversation cli.doctor _async.scripted",
+    "cli.chat _async.recording",
+    "cli testing",
+    "pytest_plugin",
 )
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured", "fallback", "decompression")
+PURE += ("schema", "checked", "functions", "structured", "fallback", "decompression", "scripted", "scrubbing")
 
 
 def name_of(path: Path) -> str:
@@ -102,7 +103,7 @@ def test_pure_modules_do_no_io_and_read_no_clock(path: Path) -> None:
     name = name_of(path)
     if not name.startswith(PURE):
         return
-    impure = {"time", "socket", "asyncio", "anyio", "trio", "httpx", "threading", "subprocess", "select"}
+    impure = {"time", "socket", "asyncio", "anyio", "trio", "httpx", "httpx2", "threading", "subprocess", "select"}
     top_level = ast.parse(path.read_text("utf-8")).body
     for node in top_level:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -124,7 +125,8 @@ def test_generated_code_is_up_to_date() -> None:
 
 
 def test_importing_llmkit_loads_nothing_heavy() -> None:
-    heavy = ["anyio", "asyncio", "dataclasses", "httpx", "pydantic", "pydantic_core", "tenacity", "tiktoken", "trio"]
+    heavy = ["anyio", "asyncio", "dataclasses", "httpx", "httpx2", "pydantic", "pydantic_core"]
+    heavy += ["tenacity", "tiktoken", "trio"]
     code = f"import sys, llmkit; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

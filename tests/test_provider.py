@@ -273,7 +273,7 @@ class TestProvider:
             SyncProvider({"model_name": "m"}, KEY)  # type: ignore[arg-type]
 
     def test_a_client_of_the_wrong_world_is_refused(self) -> None:
-        import httpx
+        from llmkit._sync._backend import httpx
 
         with httpx.Client() as client, pytest.raises(LLMProviderConfigurationError, match="http_client is a Client"):
             AsyncProvider(LLMConfig(model_name="m"), KEY, http_client=client)

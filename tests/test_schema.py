@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmkit import LLMProviderUnsupportedOperationError
@@ -316,6 +316,7 @@ STRUCTURE = {"type", "enum", "anyOf", "$ref", "$defs", "properties", "required",
 
 
 @given(schemas, schemas)
+@example({}, {"allOf": [{"type": "object"}, {"allOf": [{"$ref": "#/$defs/A"}]}]})
 def test_any_schema_comes_out_in_the_dialect(schema: Any, definition: Any) -> None:
     root = of(schema, A={"type": "object", "properties": {"inner": definition}})
     before = copy.deepcopy(root)
@@ -421,6 +422,7 @@ values = st.recursive(
 
 
 @given(schemas, values)
+@example({"anyOf": [{"allOf": [{"$ref": "#/$defs/A"}]}]}, [])
 def test_anything_can_be_read_back(schema: Any, answer: Any) -> None:
     before = copy.deepcopy(answer)
     read_back({"it": answer}, of(schema, A=schema))

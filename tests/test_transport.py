@@ -17,9 +17,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-import httpx
 import pytest
 
+from llmkit._async._backend import httpx
 from llmkit._async.transport import AsyncTransport
 from llmkit._sync.transport import SyncTransport
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, assert_type
 
+import httpx
 from pydantic import BaseModel
 
 from llmkit import (
@@ -18,7 +19,9 @@ from llmkit import (
     Limits,
     LLMConfig,
     LLMProvider,
+    LLMProviderRateLimitError,
     LLMProviderServerError,
+    LLMProviderStreamError,
     LLMResponse,
     MemoryCache,
     ProviderSpec,
@@ -37,6 +40,7 @@ from llmkit import (
 )
 from llmkit.prices import cost
 from llmkit.telemetry import opentelemetry_hooks
+from llmkit.testing import AsyncScriptedProvider, Reply, ScriptedCall, SyncScriptedProvider, recording, tool_call
 
 
 def blocking() -> None:
@@ -147,3 +151,34 @@ register_provider("custom", CustomProvider)
 register_provider(
     "acme", ProviderSpec(name="acme", base_url="https://llm.example.com/v1", key_variables=("ACME_API_KEY",))
 )
+
+
+async def tests_of_a_caller() -> None:
+    class City(BaseModel):
+        name: str
+
+    def echo(call: ScriptedCall) -> list[str]:
+        return [call.prompt, *call.tools]
+
+    steps = Reply(["Hel", 0.1, "lo", tool_call("f", a=1), LLMProviderStreamError("cut")], "length")
+    script = (
+        "Hello!",
+        ["Hel", "lo"],
+        City(name="Oslo"),
+        {"name": "Oslo"},
+        echo,
+        LLMProviderRateLimitError("no"),
+        steps,
+    )
+    with SyncScriptedProvider(*script, default=echo, temperature=0.1) as provider:
+        assert_type(provider, SyncScriptedProvider)
+        assert_type(provider.execute("Hi"), LLMResponse)
+        assert_type(provider.calls[0].prompt, str)
+    async with AsyncScriptedProvider(["Hel", 1], config=LLMConfig(model_name="m")) as waiting:
+        assert_type(waiting, AsyncScriptedProvider)
+        waiting.add("More", lambda call: call.prompt)
+    with recording("recordings/hello.json", "none") as client:
+        assert_type(client, httpx.Client)
+        create_sync_llm_provider("openai", http_client=client)
+    async with recording("recordings/hello.json", scrub=str.lower) as async_client:
+        assert_type(async_client, httpx.AsyncClient)

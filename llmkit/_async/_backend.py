@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import os
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -15,12 +14,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-if TYPE_CHECKING or os.environ.get("LLMKIT_HTTP_LIBRARY") != "httpx2":
-    import httpcore
-    import httpx
-else:
-    import httpcore2 as httpcore
-    import httpx2 as httpx
+from ..http_library import httpcore, httpx
 
 if TYPE_CHECKING:
     from ..retry import Retries

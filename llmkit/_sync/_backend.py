@@ -11,12 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING or os.environ.get("LLMKIT_HTTP_LIBRARY") != "httpx2":
-    import httpcore
-    import httpx
-else:
-    import httpcore2 as httpcore
-    import httpx2 as httpx
+from ..http_library import httpcore, httpx
 
 if TYPE_CHECKING:
     from ..retry import Retries

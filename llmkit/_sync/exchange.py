@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -22,6 +21,7 @@ from ..errors import (
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
 from ..hooks import CallRecord
+from ..http_library import is_client
 from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Attempt, Retries
@@ -29,7 +29,7 @@ from ..structured import with_parsed
 from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
 from ._backend import Client, call_in_thread, close_soon, handle, httpx, retrying, scope, shield, sleep, within
-from .reader import SyncEventReader, body_pieces
+from .reader import SyncEventReader, body_pieces, drain
 from .transport import SyncKept, transport_for
 
 if TYPE_CHECKING:
@@ -53,13 +53,16 @@ class SyncExchange:
     """
 
     def __init__(self, provider: HTTPProvider, client: Any) -> None:
-        if client is not None and not isinstance(client, Client):
+        if client is not None and not is_client(client, Client.__name__):
+            kind = Client.__name__
             raise LLMProviderConfigurationError(
-                f"http_client is a {type(client).__name__}; it must be an httpx.{Client.__name__}"
+                f"http_client is a {type(client).__name__}; it must be an httpx.{kind} or an httpx2.{kind}"
             )
         # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
         self._provider: HTTPProvider = proxy(provider)
-        self._client = client
+        self._client: Client | None = client
+        # A client of the other library does not know our URLs.
+        self._parsed_url: Callable[[str], Any] = parsed_url if isinstance(client, Client | None) else str
         self._queue = provider.call_queue()
         self._transports: WeakKeyDictionary[Any, SyncKept] = WeakKeyDictionary()
 
@@ -324,7 +327,7 @@ class SyncExchange:
             headers[self._provider.spec.idempotency_header.lower()] = retries.idempotency_key(content or b"")
         timeouts = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         extensions = {"timeout": timeouts, "deadline": retries.deadline}
-        parsed = parsed_url(url)
+        parsed = self._parsed_url(url)
         if self._client:
             # Its own default may ask for codings that no bound holds for.
             headers = {"accept-encoding": "gzip, deflate", **headers}
@@ -397,10 +400,8 @@ class SyncExchange:
                 traffic.end()
             with shield():
                 response.close()
-                with contextlib.suppress(httpx.HTTPError, httpx.StreamError):
-                    # httpx's generators would stay suspended: reading on makes all of them fail.
-                    while next(body, b""):
-                        pass
+                # httpx's generators would stay suspended: reading on makes all of them fail.
+                drain(body)
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 

@@ -163,9 +163,9 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
 
     One provider may be shared by many tasks. `provider_type` is the name of a service (None:
     DEFAULT_LLM_PROVIDER, else openai); `spec` describes one that is not registered. `http_client` is a client of
-    yours to send with: it is not closed, and its own limits and proxies hold. `hooks` are called around each call,
-    `limits` bound how much is sent at once and in a minute, a `cache` answers what was asked before. Without the `with`
-    block, connections stay open for reuse until `close()`, or until the event loop ends.
+    yours, of httpx or httpx2, to send with: it is not closed, and its own limits and proxies hold. `hooks` are called
+    around each call, `limits` bound how much is sent at once and in a minute, a `cache` answers what was asked before.
+    Without the `with` block, connections stay open for reuse until `close()`, or until the event loop ends.
 
     The keywords of each call override the settings; see `CallOptions`. Each call raises an `LLMProviderError`.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..limits import Ticket
     from .caching import SyncKeep
 
-__all__ = ["SyncEventReader", "body_pieces"]
+__all__ = ["SyncEventReader", "body_pieces", "drain"]
 
 DRAIN_SECONDS: Final = 0.25
 """How long the end of a body is waited for, once the answer is complete, to keep the connection."""
@@ -114,7 +114,7 @@ class SyncEventReader:
                 if self._pieces is not self._wire and not self._reading:
                     # httpx's generators are nested: closing the outer one would leave the inner ones suspended.
                     # Reading on makes all of them fail.
-                    self._drain()
+                    drain(self._pieces)
 
     def _decode(self, piece: bytes) -> list[Event]:
         """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
@@ -197,19 +197,20 @@ class SyncEventReader:
             if self._wire:
                 self._wire.drain(DRAIN_SECONDS)
             else:
-                self._drain()
+                drain(self._pieces)
         self.close()
 
-    def _drain(self) -> None:
-        # Nothing but its own timeout bounds the wait of a caller's client.
-        left = DRAIN_BYTES
-        try:
-            while left > 0 and (rest := next(self._pieces, b"")):
-                left -= len(rest)
-        except Exception as error:
-            # The answer is complete: whatever the connection does now only costs its reuse.
-            if error_from_exception(error) is None:
-                raise
+
+def drain(body: Iterator[bytes]) -> None:
+    """Read on in a body that is of no use any more: whatever its connection does now only costs its reuse."""
+    # Nothing but its own timeout bounds the wait of a caller's client.
+    left = DRAIN_BYTES
+    try:
+        while left > 0 and (rest := next(body, b"")):
+            left -= len(rest)
+    except Exception as error:
+        if error_from_exception(error) is None:
+            raise
 
 
 def _before_broken(received: list[ServerSentEvent]) -> list[ServerSentEvent]:

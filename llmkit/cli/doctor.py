@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from .. import __version__
 from ..choice import Choice, choose, is_installed, key_variable, local_is_installed
 from ..errors import LLMProviderConfigurationError, LLMProviderError
+from ..http_library import httpx
 from ..network import certificate_directory, environment_proxy
 from ..services import find_spec, provider_names
 from .listings import shown_address
@@ -24,7 +25,7 @@ from .terminal import dim, printable, waiting
 __all__ = ["add_parsers"]
 
 FINE, NOTICE, FAILED = "ok", "note", "FAILED"
-NEEDED = ("httpx", "anyio")
+NEEDED = ("anyio",)
 USEFUL = {
     "pydantic": "typed answers and tools",
     "tenacity": "another driver of retries",
@@ -87,8 +88,7 @@ def _checks(model: str | None, offline: bool) -> Iterator[Check]:
 
 
 def _libraries() -> Iterator[Check]:
-    second = os.environ.get("LLMKIT_HTTP_LIBRARY") == "httpx2"
-    for name in ("httpx2" if second else "httpx", *NEEDED[1:]):
+    for name in (httpx.__name__, *NEEDED):
         version = _version(name)
         yield Check(name, FINE if version else FAILED, version or f"missing: pip install {name}")
     there = {name: version for name in USEFUL if (version := _version(name))}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
 from llmkit import (
     LLMConfig,
+    LLMProviderAuthenticationError,
     LLMProviderConfigurationError,
+    LLMProviderConnectionError,
     LLMProviderServerError,
     LLMProviderTokenLimitError,
     LLMResponse,
@@ -19,7 +22,7 @@ from llmkit._async.provider import AsyncProvider
 from llmkit._async.stream import AsyncStream
 
 from ..answers import MODEL, Api, ChatCompletions, Responses
-from ..server import Server, json_reply, raw_reply, stream_reply
+from ..server import CLOSE, Server, json_reply, raw_reply, stream_reply
 from ._backend import KEY, Client, OtherClient, make_provider
 
 pytestmark = pytest.mark.anyio
@@ -291,10 +294,31 @@ async def test_client_of_the_caller_sends_and_stays_open(server: Server, api: Ap
     assert len(server.connections) == 1
 
 
-@pytest.mark.parametrize("client", [OtherClient, object], ids=["other world", "no client"])
-async def test_wrong_kind_of_client_is_refused(server: Server, api: Api, client: Any) -> None:
-    with pytest.raises(LLMProviderConfigurationError, match=f"it must be an httpx.{Client.__name__}"):
-        make_provider(server, api, http_client=client())
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+async def test_client_of_either_library_sends(server: Server, api: Api, library: str) -> None:
+    server.add(json_reply(api.plain()), raw_reply(b"No", 401), stream_reply(api.stream("Hel", "lo!")), [CLOSE])
+    client = getattr(pytest.importorskip(library), Client.__name__)(verify=False, base_url="http://elsewhere.invalid")
+    async with client, make_provider(server, api, http_client=client, max_retries=0) as provider:
+        assert (await provider.execute("Hi", extra_query={"tag": "blue sky"})).content == "Hello!"
+        with pytest.raises(LLMProviderAuthenticationError):
+            await provider.execute("Hi")
+        assert (await provider.stream("Hi").response()).content == "Hello!"
+        with pytest.raises(LLMProviderConnectionError, match="the service broke the HTTP protocol"):
+            await provider.execute("Hi")
+    assert server.requests[0].path == f"{api.path}?tag=blue+sky"
+    assert len(server.requests) == 4
+
+
+def of_other_world(library: str) -> Any:
+    """Return a client of a library that is none of this world."""
+    return getattr(pytest.importorskip(library), OtherClient.__name__)(verify=False)
+
+
+@pytest.mark.parametrize("make", [partial(of_other_world, "httpx"), partial(of_other_world, "httpx2"), object])
+async def test_wrong_kind_of_client_is_refused(server: Server, api: Api, make: Any) -> None:
+    kind = Client.__name__
+    with pytest.raises(LLMProviderConfigurationError, match=f"it must be an httpx.{kind} or an httpx2.{kind}"):
+        make_provider(server, api, http_client=make())
 
 
 async def test_reasoning_models_get_no_temperature_by_default(server: Server, api: Api) -> None:

@@ -1,8 +1,9 @@
-"""Loops of tool calls, and typed answers, over real sockets."""
+"""Loops of tool calls, and typed answers."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,13 +17,17 @@ from llmkit import (
     LLMResponse,
     Message,
     Tool,
+    ToolCall,
 )
+from llmkit.testing import AsyncScriptedProvider, ScriptedCall, tool_call
 
 from ..answers import Api
-from ..server import GONE, Server, json_reply, stream_reply
+from ..server import GONE, Server, stream_reply
 from ._backend import make_provider
 
 pytestmark = pytest.mark.anyio
+
+RAIN = tool_call("weather", city="Rome")
 
 
 class Forecast(BaseModel):
@@ -40,13 +45,12 @@ async def clock(zone: str) -> str:
     return f"noon in {zone}"
 
 
-def results(api: Api, body: Any) -> list[Any]:
+def results(call: ScriptedCall) -> list[Any]:
     """Return the id and the text of each result in a request."""
-    if api.name == "responses":
-        return [
-            (item["call_id"], item["output"]) for item in body["input"] if item.get("type") == "function_call_output"
-        ]
-    return [(item["tool_call_id"], item["content"]) for item in body["messages"] if item["role"] == "tool"]
+    if call.api_type == "responses":
+        found = [item for item in call.messages if item.get("type") == "function_call_output"]
+        return [(item["call_id"], item["output"]) for item in found]
+    return [(item["tool_call_id"], item["content"]) for item in call.messages if item["role"] == "tool"]
 
 
 async def collect(objects: AsyncIterator[Any], found: list[Any]) -> None:
@@ -55,158 +59,138 @@ async def collect(objects: AsyncIterator[Any], found: list[Any]) -> None:
         found.append(each)
 
 
-def call(api: Api, *calls: tuple[str, str]) -> Any:
-    """Return the reply that calls tools."""
-    return json_reply(api.plain(None, calls=calls))
-
-
-async def test_calls_are_made_until_there_is_an_answer(server: Server, api: Api) -> None:
-    server.add(
-        call(api, ("weather", '{"city": "Rome", "days": "2"}'), ("clock", '{"zone": "CET"}')),
-        call(api, ("weather", '{"city": "Oslo"}')),
-        json_reply(api.plain("Sunny.")),
-    )
-    async with make_provider(server, api) as provider:
+async def test_calls_are_made_until_there_is_an_answer(api_type: Any) -> None:
+    calls = [tool_call("weather", city="Rome", days="2"), tool_call("clock", zone="CET")]
+    async with AsyncScriptedProvider(calls, tool_call("weather", city="Oslo"), "Sunny.", api_type=api_type) as provider:
         response = await provider.run_tools("How is it?", "Be brief", tools=[weather, clock])
         assert (response.content, response.tool_calls) == ("Sunny.", [])
-        first, second, third = server.bodies
-        assert results(api, first) == []
-        assert results(api, second) == [("call_0", '{"city":"Rome","days":2}'), ("call_1", "noon in CET")]
-        assert results(api, third)[2:] == [("call_0", '{"city":"Oslo","days":1}')]
-        assert first["tools"] == second["tools"] == third["tools"] and len(first["tools"]) == 2
+        first, second, third = provider.calls
+        assert results(first) == []
+        assert results(second) == [("call_1_0", '{"city":"Rome","days":2}'), ("call_1_1", "noon in CET")]
+        assert results(third)[2:] == [("call_2_0", '{"city":"Oslo","days":1}')]
+        assert first.body["tools"] == second.body["tools"] == third.body["tools"]
+        assert first.tools == ["weather", "clock"]
         messages = response.metadata["messages"]
         assert " ".join(message["role"] for message in messages) == "user assistant tool tool assistant tool assistant"
         assert json.loads(json.dumps(response.to_dict()))["metadata"]["messages"] == messages
         # The conversation can go on.
-        server.add(json_reply(api.plain("You are welcome.")))
+        provider.add("You are welcome.")
         messages.append({"role": "user", "content": "Thank you"})
         response = await provider.run_tools(messages, tools=[weather])
         assert len(response.metadata["messages"]) == len(messages) + 1
-        assert results(api, server.bodies[-1]) == results(api, third)
+        assert results(provider.calls[-1]) == results(third)
 
 
-async def test_a_stream_can_carry_the_answers(server: Server, api: Api) -> None:
+async def test_a_stream_can_carry_the_answers(api_type: Any) -> None:
     for mode in ("auto", "enabled"):
-        server.add(
-            stream_reply(api.stream(calls=[("weather", '{"city": "Rome"}')])), stream_reply(api.stream("Sunny."))
-        )
-        async with make_provider(server, api, stream_mode=mode) as provider:
+        async with AsyncScriptedProvider(RAIN, "Sunny.", api_type=api_type, stream_mode=mode) as provider:
             messages = [Message(role="user", content="How is it?")]
             response = await provider.run_tools(messages, tools=[weather])
             assert (response.content, len(messages)) == ("Sunny.", 1)
-            assert results(api, server.bodies[-1]) == [("call_0", '{"city":"Rome","days":1}')]
-            assert server.bodies[-1]["stream"] is True
+            assert results(provider.calls[-1]) == [("call_1_0", '{"city":"Rome","days":1}')]
+            assert provider.calls[-1].settings["stream"] is True
 
 
-async def test_what_is_wrong_with_a_call_is_told_to_the_model(server: Server, api: Api) -> None:
-    wrong = [("weather", '{"town": "Rome"}'), ("weather", '{"city": '), ("wether", "{}")]
-    server.add(call(api, *wrong), json_reply(api.plain("Sorry.")))
-    async with make_provider(server, api) as provider:
+async def test_what_is_wrong_with_a_call_is_told_to_the_model(api_type: Any) -> None:
+    cut = ToolCall("", "weather", arguments_text='{"city": ')
+    wrong = [tool_call("weather", town="Rome"), cut, tool_call("wether")]
+    async with AsyncScriptedProvider(wrong, "Sorry.", api_type=api_type) as provider:
         response = await provider.run_tools("How is it?", tools=[weather])
-        told = [text for _, text in results(api, server.bodies[-1])]
+        told = [text for _, text in results(provider.calls[-1])]
         assert told[0].startswith("city: Field required; town: Extra inputs")
         assert told[1].startswith("the arguments are not JSON: ")
         assert told[2] == "there is no tool 'wether'; did you mean 'weather'?"
         assert [message.get("is_error") for message in response.metadata["messages"]] == [None, None, *[True] * 3, None]
 
 
-async def test_what_a_function_raises_is_raised(server: Server, api: Api) -> None:
+async def test_what_a_function_raises_is_raised(api_type: Any) -> None:
     async def broken(city: str) -> str:
         raise ZeroDivisionError(city)
 
-    server.add(call(api, ("broken", '{"city": "Rome"}')))
-    async with make_provider(server, api) as provider:
+    async with AsyncScriptedProvider(tool_call("broken", city="Rome"), api_type=api_type) as provider:
         with pytest.raises(ZeroDivisionError, match="Rome"):
             await provider.run_tools("How is it?", tools=[broken])
-        assert len(server.requests) == 1
+        assert len(provider.calls) == 1
 
 
-async def test_the_last_of_max_turns_is_returned_as_it_is(server: Server, api: Api) -> None:
-    server.default = call(api, ("weather", '{"city": "Rome"}'))
-    async with make_provider(server, api) as provider:
+async def test_the_last_of_max_turns_is_returned_as_it_is(api_type: Any) -> None:
+    async with AsyncScriptedProvider(default=RAIN, api_type=api_type) as provider:
         response = await provider.run_tools("How is it?", tools=[weather], max_turns=3)
-        assert len(server.requests) == 3
+        assert len(provider.calls) == 3
         assert (response.finish_reason, response.tool_calls[0].name) == ("tool_calls", "weather")
         assert response.metadata["messages"][-1] == response.to_message()
         with pytest.raises(LLMProviderBadRequestError, match="max_turns is 0"):
             await provider.run_tools("How is it?", tools=[weather], max_turns=0)
 
 
-async def test_calls_of_tools_without_a_function_are_left_to_the_caller(server: Server, api: Api) -> None:
-    server.default = call(api, ("weather", '{"city": "Rome"}'), ("Forecast", '{"city": "Rome"}'))
-    async with make_provider(server, api) as provider:
+async def test_calls_of_tools_without_a_function_are_left_to_the_caller(api_type: Any) -> None:
+    calls = [RAIN, tool_call("Forecast", city="Rome")]
+    async with AsyncScriptedProvider(default=calls, api_type=api_type) as provider:
         response = await provider.run_tools("How is it?", tools=[weather, Forecast])
         assert [each.name for each in response.tool_calls] == ["weather", "Forecast"]
         response = await provider.run_tools("How is it?", tools=[Tool(name="Forecast"), weather])
-        assert len(server.requests) == 2
+        assert len(provider.calls) == 2
 
 
-async def test_a_forced_call_is_forced_once(server: Server, api: Api) -> None:
-    async with make_provider(server, api) as provider:
+async def test_a_forced_call_is_forced_once(api_type: Any) -> None:
+    async with AsyncScriptedProvider(*[RAIN, "Sunny."] * 3, api_type=api_type) as provider:
         for choice, later in (("required", None), ("weather", None), ("auto", "auto")):
-            server.add(call(api, ("weather", '{"city": "Rome"}')), json_reply(api.plain("Sunny.")))
             await provider.run_tools("How is it?", tools=[weather], tool_choice=choice)
-            first, second = server.bodies[-2:]
-            assert first["tool_choice"] is not None
-            assert second.get("tool_choice") == later
+            first, second = provider.calls[-2:]
+            assert first.settings["tool_choice"] is not None
+            assert second.settings.get("tool_choice") == later
 
 
-async def test_the_answer_after_the_calls_has_its_type(server: Server, api: Api) -> None:
-    server.add(call(api, ("weather", '{"city": "Rome"}')), json_reply(api.plain('{"city": "Rome", "degrees": 31}')))
-    async with make_provider(server, api) as provider:
+async def test_the_answer_after_the_calls_has_its_type(api_type: Any) -> None:
+    async with AsyncScriptedProvider(RAIN, Forecast(city="Rome", degrees=31), api_type=api_type) as provider:
         response = await provider.run_tools("How is it?", tools=[weather], response_format=Forecast)
         assert response.parsed == Forecast(city="Rome", degrees=31)
 
 
-async def test_an_answer_has_its_type(server: Server, api: Api) -> None:
-    text = '{"city": "Rome", "degrees": null}'
-    async with make_provider(server, api) as provider:
+async def test_an_answer_has_its_type(api_type: Any) -> None:
+    async with AsyncScriptedProvider(*[{"city": "Rome", "degrees": None}] * 2, api_type=api_type) as provider:
         for mode in ("disabled", "auto"):
-            server.add(json_reply(api.plain(text)) if mode == "disabled" else stream_reply(api.stream(text)))
             response = await provider.execute("How is it?", response_format=Forecast, stream_mode=mode)
             assert response.parsed == Forecast(city="Rome")
             assert {each["action"] for each in response.metadata["adjustments"]} >= {
                 "optional, sent as nullable: degrees"
             }
-        server.add(json_reply(api.plain('{"value": [1, 2]}')))
+        provider.add({"value": [1, 2]})
         assert (await provider.execute("Which?", response_format=list[int])).parsed == [1, 2]
 
 
-async def test_an_answer_of_another_type_is_an_error_and_not_asked_for_again(server: Server, api: Api) -> None:
-    async with make_provider(server, api) as provider:
+async def test_an_answer_of_another_type_is_an_error_and_not_asked_for_again(api_type: Any) -> None:
+    async with AsyncScriptedProvider(default="Hot.", api_type=api_type) as provider:
         for mode in ("disabled", "auto"):
-            server.add(json_reply(api.plain("Hot.")) if mode == "disabled" else stream_reply(api.stream("Hot.")))
-            with pytest.raises(LLMProviderOutputError, match="openai: the answer is no JSON") as caught:
+            with pytest.raises(LLMProviderOutputError, match="scripted: the answer is no JSON") as caught:
                 await provider.execute("How is it?", response_format=Forecast, stream_mode=mode)
             assert caught.value.text == "Hot."
-            assert isinstance(caught.value.partial, LLMResponse) and caught.value.partial.total_tokens == 18
-        assert len(server.requests) == 2
+            assert isinstance(caught.value.partial, LLMResponse) and caught.value.partial.total_tokens == 15
+        assert len(provider.calls) == 2
 
 
-async def test_an_object_grows_while_it_streams(server: Server, api: Api) -> None:
-    gates = [server.gate(), server.gate()]
-    rest = api.stream('{"city": "Rome", "degrees": 3', "1}")[len(api.begun(".")) :]
-    begun = [*api.begun(), api.delta('{"city": "Ro'), gates[0], api.delta('me", "degrees": 3'), gates[1]]
-    server.add(stream_reply([*begun, *rest]))
-    async with make_provider(server, api) as provider:
+async def test_an_object_grows_while_it_streams(api_type: Any) -> None:
+    gates = [threading.Event(), threading.Event()]
+    steps = ['{"city": "Ro', gates[0].wait, 'me", "degrees": 3', gates[1].wait, "1}"]
+    async with AsyncScriptedProvider(steps, api_type=api_type) as provider:
         stream = provider.stream("How is it?", response_format=Forecast)
         found = []
         async for each in stream.objects():
             found.append(each)
-            # The server sends the next piece only now.
+            # The next piece comes only now.
             if gates:
                 gates.pop(0).set()
         assert found == [{"city": "Ro"}, {"city": "Rome", "degrees": 3}, {"city": "Rome", "degrees": 31}]
         assert (await stream.response()).parsed == Forecast(city="Rome", degrees=31)
 
 
-async def test_objects_that_are_none_in_the_end_are_an_error(server: Server, api: Api) -> None:
-    async with make_provider(server, api) as provider:
+async def test_objects_that_are_none_in_the_end_are_an_error(api_type: Any) -> None:
+    async with AsyncScriptedProvider(api_type=api_type) as provider:
         for texts, told in (
             (['{"city": ', "1}"], "the answer is no Forecast: city: "),
             (["Hot."], "the answer is no JSON"),
         ):
-            server.add(stream_reply(api.stream(*texts)))
+            provider.add(texts)
             found: list[Any] = []
             stream = provider.stream("How is it?", response_format=Forecast)
             with pytest.raises(LLMProviderOutputError, match=told) as caught:
@@ -215,9 +199,9 @@ async def test_objects_that_are_none_in_the_end_are_an_error(server: Server, api
             assert caught.value.text == "".join(texts)
 
 
-async def test_objects_come_of_what_texts_have_left_and_of_any_json(server: Server, api: Api) -> None:
-    server.add(stream_reply(api.stream('{"any": [', "1, 2", "]}")))
-    async with make_provider(server, api) as provider, provider.stream("Which?") as stream:
+async def test_objects_come_of_what_texts_have_left_and_of_any_json(api_type: Any) -> None:
+    script = ['{"any": [', "1, 2", "]}"]
+    async with AsyncScriptedProvider(script, api_type=api_type) as provider, provider.stream("Which?") as stream:
         async for text in stream:
             assert text == '{"any": ['
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,12 @@ from ..server import Server
 @pytest.fixture(params=APIS, ids=lambda api: api.name)
 def api(request: pytest.FixtureRequest) -> Api:
     """Run the test with each API."""
+    return request.param
+
+
+@pytest.fixture(params=["chat_completion", "responses"])
+def api_type(request: pytest.FixtureRequest) -> Any:
+    """Run the test with each API of the scripted service."""
     return request.param
 
 
