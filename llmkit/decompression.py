@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Any, Final
 
-__all__ = ["Decompressor", "content_coding"]
+__all__ = ["Decompressor", "content_coding", "understood"]
 
 LARGEST_PIECE: Final = 256 * 1024
 GZIP: Final = ("gzip", "x-gzip")
@@ -20,6 +20,12 @@ def content_coding(header: str) -> str:
     """Return what a Content-Encoding header names, in lower case, "" where that is nothing."""
     names = (part.strip().lower() for part in header.split(","))
     return ", ".join(name for name in names if name not in ("", "identity"))
+
+
+def understood(header: str) -> str:
+    """Return an Accept-Encoding header with the codings that can be read, "identity" where there is none."""
+    names = (part.strip().lower() for part in header.split(","))
+    return ", ".join(name for name in names if name in (*GZIP, "deflate")) or "identity"
 
 
 class Decompressor:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.decompression import LARGEST_PIECE, Decompressor, content_coding
+from llmkit.decompression import LARGEST_PIECE, Decompressor, content_coding, understood
 
 
 def deflated(data: bytes, wbits: int) -> bytes:
@@ -79,6 +79,10 @@ def test_the_header() -> None:
         "",
         "gzip",
         "deflate",
+    ]
+    assert [understood(text) for text in ("gzip, deflate, br, zstd", "br", "identity", "")] == [
+        "gzip, deflate",
+        *["identity"] * 3,
     ]
     for text in ("", "br", "gzip, gzip", "zstd", "gzip;q=1"):
         with pytest.raises(ValueError, match=f"content-encoding is '{text}'"):

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, proxy
 
 from ..call import Call
 from ..codec import decode_json
+from ..decompression import understood
 from ..errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
@@ -329,8 +330,8 @@ class SyncExchange:
         extensions = {"timeout": timeouts, "deadline": retries.deadline}
         parsed = self._parsed_url(url)
         if self._client:
-            # Its own default may ask for codings that no bound holds for.
-            headers = {"accept-encoding": "gzip, deflate", **headers}
+            # Its default may ask for codings that no bound holds for.
+            headers = {"accept-encoding": understood(self._client.headers.get("accept-encoding", "")), **headers}
             http_request: httpx.Request = self._client.build_request(
                 method, parsed, headers=headers, content=content, extensions=extensions
             )
