@@ -4,11 +4,14 @@
 # make check        generated code up to date, ruff, mypy --strict, pyright
 # make generate     write the blocking twins from the async sources
 # make bench        the benchmarks, each against its peers, into benchmarks/RESULTS.md
+# make soak         ten minutes of random faults under load, in all three worlds (SOAK_SECONDS=…, SOAK_SEED=…)
 
 PYTHON ?= python3
+SOAK_SECONDS ?= 600
+SOAK_SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test test-httpx2 check generate bench clean
+.PHONY: demo test test-httpx2 check generate bench soak clean
 
 demo: .venv/demo
 	$(BIN)/python -m llmkit.demo
@@ -33,6 +36,9 @@ bench: .venv/bench
 	printf '# Figures\n\nWritten by `make bench`. What is lost is shown as lost.\n\n' > benchmarks/RESULTS.md
 	for name in sse tokens startup streaming calls memory; do \
 		LLMKIT_BENCH_REPORT=benchmarks/RESULTS.md $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+soak: .venv/test
+	$(BIN)/python -W error -m tests.soak --seconds $(SOAK_SECONDS) --seed $(SOAK_SEED)
 
 clean:
 	rm -rf .venv

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-import ipaddress
+import json
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .config import environment
 from .errors import LLMProviderConfigurationError
+from .network import is_loopback
 from .specs import ProviderSpec
 
 __all__ = ["REDACTED", "Secret", "check_base_url", "find_base_url", "find_key"]
 
 REDACTED = "[redacted]"
+SHORTEST_PART: Final = 5
+"""Fewer characters of a key tell nothing: keys of one service begin alike."""
 
 
 class Secret:
     """A key that shows itself nowhere: not in a repr, not in a pickle."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_forms", "value")
 
     def __init__(self, value: str) -> None:
         self.value = value
+        # As it is, as JSON may write it, as it stands in a URL.
+        self._forms = tuple({value, json.dumps(value)[1:-1], value.replace("/", "\\/"), quote(value, safe="")})
 
     def __repr__(self) -> str:
         return f"Secret({REDACTED!r})"
+
+    def removed_from(self, text: str) -> str:
+        """Return a text without the key; a text that "…" cuts may hold the beginning of it."""
+        for form in self._forms:
+            text = text.replace(form, REDACTED)
+            if "…" in text:
+                for length in range(len(form) - 1, SHORTEST_PART - 1, -1):
+                    text = text.replace(f"{form[:length]}…", f"{REDACTED}…")
+        return text
 
     def __reduce__(self) -> str:
         raise TypeError("a key is not pickled; make the provider anew from its config and the environment")
@@ -89,24 +103,19 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
 
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
     """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
+    # A password and a query may be secrets.
+    told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise LLMProviderConfigurationError(f"base_url is {base_url!r}, which is no URL: {error}") from None
+        raise LLMProviderConfigurationError(f"base_url is {told!r}, which is no URL: {error}") from None
     if parts.scheme not in ("http", "https") or not host or not base_url.isprintable() or " " in base_url:
-        raise LLMProviderConfigurationError(f"base_url is {base_url!r}; it must be like https://api.example.com/v1")
+        raise LLMProviderConfigurationError(f"base_url is {told!r}; it must be like https://api.example.com/v1")
     if parts.username is not None or parts.password is not None:
         raise LLMProviderConfigurationError("base_url holds a user name or password; pass api_key=… or extra_headers=…")
-    if parts.scheme == "http" and has_key and not allow_plain_http and not _is_loopback(host):
+    if parts.scheme == "http" and has_key and not allow_plain_http and not is_loopback(host):
         raise LLMProviderConfigurationError(
-            f"base_url is {base_url!r}: plain http would show the key to the network; use https, "
+            f"base_url is {told!r}: plain http would show the key to the network; use https, "
             "or pass allow_plain_http=True"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -11,47 +11,51 @@ from typing import Any, Final
 
 from .errors import LLMProviderBadRequestError
 
-__all__ = ["WORTH_LOADING", "decode_json", "encode_json", "json_decoder", "lenient_decode"]
+__all__ = ["DEEPEST", "WORTH_LOADING", "decode_json", "encode_json", "json_decoder", "lenient_decode"]
 
+
+DEEPEST: Final = 200
+"""The most levels of objects and lists that JSON may have: pydantic-core's decoder takes no more."""
 
 WORTH_LOADING: Final = 256
 """After so many texts it pays to load a faster decoder: a short script is done before."""
 
 
-def json_decoder(decoded: int = 0) -> Callable[[str | bytes], Any]:
+def json_decoder(decoded: int = 0, max_depth: int = DEEPEST) -> Callable[[str | bytes], Any]:
     """Return the decoder to go on with after `decoded` texts: the standard library's, a faster one after many.
 
     A faster one is taken from the start where it is loaded anyway: msgspec's (the extra `fast`), else pydantic-core's.
-    Each raises ValueError for what is no JSON, NaN, infinity, invalid UTF-8, a lone surrogate and deep nesting.
+    Each raises ValueError for what is no JSON, NaN, infinity, invalid UTF-8, a lone surrogate, and more than
+    `max_depth` levels of nesting.
     """
     if decoded < WORTH_LOADING and not sys.modules.keys() & {"msgspec", "pydantic_core"}:
-        return _standard_decode
-    return _fast_decoder()
+        return functools.partial(_standard_decode, max_depth=max_depth)
+    return _fast_decoder(max_depth)
 
 
 @functools.cache
-def _fast_decoder() -> Callable[[str | bytes], Any]:
+def _fast_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
     for decoder in (_msgspec_decoder, _pydantic_decoder):
         with contextlib.suppress(ImportError):
-            return decoder()
-    return _standard_decode
+            return decoder(max_depth)
+    return functools.partial(_standard_decode, max_depth=max_depth)
 
 
-def _msgspec_decoder() -> Callable[[str | bytes], Any]:
+def _msgspec_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
     import msgspec
 
     decode_text = msgspec.json.Decoder().decode
 
     def decode(data: str | bytes) -> Any:
         try:
-            return decode_text(data)
+            return _not_too_deep(decode_text(data), data, max_depth)
         except RecursionError:
-            raise ValueError("JSON is nested too deeply") from None
+            raise _too_deep(max_depth) from None
 
     return decode
 
 
-def _pydantic_decoder() -> Callable[[str | bytes], Any]:
+def _pydantic_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
     from pydantic_core import from_json
 
     # A partial with keywords takes three times as long to call as a function.
@@ -60,29 +64,56 @@ def _pydantic_decoder() -> Callable[[str | bytes], Any]:
             return from_json(data, allow_inf_nan=False)
         except TypeError:
             raise ValueError("half a surrogate pair in JSON text") from None
+        except ValueError as error:
+            raise (_too_deep(max_depth) if "recursion limit" in str(error) else error) from None
 
-    return decode
+    # The decoder's own limit costs nothing.
+    return decode if max_depth >= DEEPEST else lambda data: _not_too_deep(decode(data), data, max_depth)
 
 
-def decode_json(data: str | bytes) -> Any:
+def decode_json(data: str | bytes, max_depth: int = DEEPEST) -> Any:
     """Return the value of a JSON text, a byte order mark aside; raises ValueError where it is none."""
-    return json_decoder()(data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(b"\xef\xbb\xbf"))
+    text = data.removeprefix("\ufeff") if isinstance(data, str) else data.removeprefix(b"\xef\xbb\xbf")
+    return json_decoder(max_depth=max_depth)(text)
 
 
-def lenient_decode(text: str) -> Any:
+def lenient_decode(text: str, max_depth: int = DEEPEST) -> Any:
     r"""Return the value of a JSON text that may hold half a surrogate pair (`"\ud83d"`); raises ValueError.
 
     Services cut text between the two escapes of an emoji; whoever joins the deltas joins the halves.
     """
     try:
-        return _STANDARD.decode(text)
+        return _not_too_deep(_STANDARD.decode(text), text, max_depth)
     except RecursionError:
-        raise ValueError("JSON is nested too deeply") from None
+        raise _too_deep(max_depth) from None
 
 
-def _standard_decode(data: str | bytes) -> Any:
+def _not_too_deep(value: Any, text: str | bytes, max_depth: int) -> Any:
+    # Each level takes two brackets: hardly any event is long enough to be looked at.
+    if len(text) > 2 * max_depth:
+        opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+        if opened > max_depth and _is_deeper(value, max_depth):
+            raise _too_deep(max_depth)
+    return value
+
+
+def _is_deeper(value: Any, max_depth: int) -> bool:
+    level = [value]
+    for _ in range(max_depth + 1):
+        level = [each for each in level if each.__class__ is dict or each.__class__ is list]
+        if not level:
+            return False
+        level = [inner for each in level for inner in (each.values() if each.__class__ is dict else each)]
+    return True
+
+
+def _too_deep(max_depth: int) -> ValueError:
+    return ValueError(f"it is nested in more than {max_depth} levels; max_json_depth sets the limit")
+
+
+def _standard_decode(data: str | bytes, max_depth: int = DEEPEST) -> Any:
     text = data if isinstance(data, str) else data.decode()
-    value = lenient_decode(text)
+    value = lenient_decode(text, max_depth)
     # Halves of surrogate pairs, escaped or not, are the one thing that json.loads lets through.
     if ("\\u" in text or not text.isascii()) and next(_surrogates(value), None):
         raise ValueError("half a surrogate pair in JSON text")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -70,6 +71,9 @@ class Settings(TypedDict, total=False):
     retry_read_timeouts: bool
     max_event_bytes: int
     max_body_bytes: int
+    max_stream_bytes: int
+    max_json_depth: int
+    max_tool_calls: int
     api_version: str | None
     allow_plain_http: bool
     extra_params: Mapping[str, Any]
@@ -112,9 +116,11 @@ class LLMConfig:
     whole call with all its attempts (None: no bound). `max_retries` counts the tries after the first;
     `retry_delay` is the first wait, doubled each time; a wait over `max_retry_wait` is not waited for.
     A read timeout is tried again only with `retry_read_timeouts`: the service may be at work, and charge, twice.
-    `max_event_bytes` and `max_body_bytes` bound what is kept of one event and one body. `api_version` is the
-    version that Anthropic, Gemini and Azure want named. Keys go over plain http to loopback addresses only,
-    unless `allow_plain_http`. `extra_params`, `extra_headers` and `extra_query` are merged in last, as they are.
+    No answer may have more than these, counted after decompression: `max_body_bytes` where it comes whole,
+    `max_event_bytes` in one event, `max_stream_bytes` in all events of a stream, `max_json_depth` levels in its JSON,
+    `max_tool_calls` calls. `api_version` is the version that Anthropic, Gemini and Azure want named. Keys go over
+    plain http to loopback addresses only, unless `allow_plain_http`. `extra_params`, `extra_headers` and
+    `extra_query` are merged in last, as they are.
 
     Raises LLMProviderConfigurationError for a wrong name or value, with what is allowed.
     """
@@ -140,11 +146,15 @@ class LLMConfig:
     retry_read_timeouts: bool = False
     max_event_bytes: int = 16 * 1024 * 1024
     max_body_bytes: int = 64 * 1024 * 1024
+    max_stream_bytes: int = 128 * 1024 * 1024
+    max_json_depth: int = 200
+    max_tool_calls: int = 1000
     api_version: str | None = None
     allow_plain_http: bool = False
-    extra_params: Mapping[str, Any] = field(default_factory=dict)
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
-    extra_query: Mapping[str, str] = field(default_factory=dict)
+    # These may hold a gateway's own key.
+    extra_params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extra_query: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __new__(cls, *args: Any, **settings: Any) -> LLMConfig:
         """Remember which settings the caller named: only `__new__` sees them apart from the defaults."""
@@ -166,7 +176,8 @@ class LLMConfig:
             allowed, is_allowed = _ALLOWED.get(setting.name, ("", None))
             value = getattr(self, setting.name)
             if is_allowed and not is_allowed(value):
-                raise LLMProviderConfigurationError(f"{setting.name} is {value!r}; it must be {allowed}")
+                told = repr(value) if setting.repr else _without_values(value)
+                raise LLMProviderConfigurationError(f"{setting.name} is {told}; it must be {allowed}")
 
     @property
     def explicit(self) -> frozenset[str]:
@@ -257,16 +268,35 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda v: v is None or check(v)
 
 
+def _without_values(value: Any) -> str:
+    names = f" with the names {', '.join(map(repr, value))}" if isinstance(value, Mapping) else ""
+    return f"a {type(value).__name__}{names}"
+
+
 def _strings(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(v, str) for pair in value.items() for v in pair)
 
 
-def _header(value: Any) -> bool:
-    return _strings(value) and not any(c in text for pair in value.items() for text in pair for c in "\r\n\0")
+def _query(value: Any) -> bool:
+    return _strings(value) and not _SURROGATE.search("".join(text for pair in value.items() for text in pair))
+
+
+def _headers(value: Any) -> bool:
+    return _strings(value) and all(_NAME.fullmatch(n) and _VALUE.fullmatch(text) for n, text in value.items())
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# RFC 9110 §5.1 and §5.5, without the bytes beyond ASCII: a token, and text that neither begins nor ends with a blank.
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
-    "model_name": ("a non-empty string", lambda v: isinstance(v, str) and bool(v.strip()) and v.isprintable()),
+    "model_name": (
+        "a name: a printable string, and not empty",
+        # Two dots would lead to another path.
+        lambda v: isinstance(v, str) and bool(v.strip(" .")) and v.isprintable(),
+    ),
     "temperature": ("a number from 0 to 2", _number(0, 2)),
     "max_tokens": ("a whole number above 0, or None", _or_none(_whole(1))),
     "top_p": ("a number from 0 to 1", _number(0, 1)),
@@ -291,9 +321,15 @@ _ALLOWED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "retry_read_timeouts": ("True or False", lambda v: isinstance(v, bool)),
     "max_event_bytes": ("a number of bytes above 0", _whole(1)),
     "max_body_bytes": ("a number of bytes above 0", _whole(1)),
-    "api_version": ("a string, or None", _or_none(lambda v: isinstance(v, str) and v.isprintable())),
+    "max_stream_bytes": ("a number of bytes above 0", _whole(1)),
+    "max_json_depth": ("a whole number from 1 to 200", lambda v: _whole(1)(v) and v <= 200),
+    "max_tool_calls": ("a whole number from 0", _whole(0)),
+    "api_version": (
+        "a string of printable ASCII, or None",
+        _or_none(lambda v: isinstance(v, str) and v.isascii() and v.isprintable()),
+    ),
     "allow_plain_http": ("True or False", lambda v: isinstance(v, bool)),
     "extra_params": ("a mapping", lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v)),
-    "extra_headers": ("a mapping of strings without line breaks", _header),
-    "extra_query": ("a mapping of strings", _strings),
+    "extra_headers": ("a mapping of names of headers to texts of printable ASCII", _headers),
+    "extra_query": ("a mapping of strings", _query),
 }

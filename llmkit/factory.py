@@ -170,9 +170,13 @@ def _create(
 
 
 def _cached(create: Callable[..., Any], provider_type: str | None, arguments: FactoryOptions) -> Any:
-    # Settings such as extra_headers are dicts, which have no hash: their repr stands for them.
-    key = (create.__name__, provider_type, *((name, repr(value)) for name, value in sorted(arguments.items())))
+    key = (create.__name__, provider_type, *((name, _identity(value)) for name, value in sorted(arguments.items())))
     with _cache_lock:
         if key not in _cache:
             _cache[key] = create(provider_type, **arguments)
         return _cache[key]
+
+
+def _identity(value: Any) -> str:
+    # Settings such as extra_headers are dicts, which have no hash, and the repr of a config leaves some of them out.
+    return repr({**vars(value), "_explicit": sorted(value.explicit)} if isinstance(value, LLMConfig) else value)

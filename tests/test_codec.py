@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from llmkit import codec
 from llmkit.errors import LLMProviderBadRequestError
 
 DEEP = 100_000
-DECODERS = [codec._standard_decode, codec._pydantic_decoder(), codec._msgspec_decoder()]
+DECODERS = [codec._standard_decode, codec._pydantic_decoder(codec.DEEPEST), codec._msgspec_decoder(codec.DEEPEST)]
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -67,12 +68,13 @@ class TestDecoding:
 def test_a_faster_decoder_is_loaded_once_it_pays_and_used_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("msgspec", "pydantic_core"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    assert codec.json_decoder() is codec._standard_decode
-    assert codec.json_decoder(codec.WORTH_LOADING) is codec._fast_decoder() is not codec._standard_decode
+    fast = codec._fast_decoder(codec.DEEPEST)
+    assert codec.json_decoder().func is codec._standard_decode
+    assert codec.json_decoder(codec.WORTH_LOADING) is fast
     for name in ("msgspec", "pydantic_core"):
         with monkeypatch.context() as loaded:
             loaded.setitem(sys.modules, name, ModuleType(name))
-            assert codec.json_decoder() is codec._fast_decoder()
+            assert codec.json_decoder() is fast
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,38 @@ def test_the_fastest_decoder_that_is_installed(
 ) -> None:
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
-    assert module in codec._fast_decoder.__wrapped__().__qualname__
+    found: Any = codec._fast_decoder.__wrapped__(codec.DEEPEST)
+    assert module in getattr(found, "func", found).__qualname__
+
+
+def nested(levels: int, inner: str = "1") -> str:
+    return '[{"a":' * (levels // 2) + "[" * (levels % 2) + inner + "]" * (levels % 2) + "}]" * (levels // 2)
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("levels", [1, 7, 199])
+def test_nesting_has_the_bound_that_is_set(levels: int, loaded: bool) -> None:
+    decode = (
+        codec.json_decoder(codec.WORTH_LOADING, levels) if loaded else partial(codec._standard_decode, max_depth=levels)
+    )
+    # Brackets within strings, and many side by side, are no nesting.
+    wide = nested(levels, f'"{"[{" * 500}"') if levels > 1 else "[" + "1," * 500 + "1]"
+    for text in (nested(levels), wide):
+        assert decode(text) == decode(text.encode()) == json.loads(text)
+    for text in (nested(levels + 1), f"[{wide}]", nested(DEEP)):
+        for data in (text, text.encode()):
+            with pytest.raises(ValueError, match=f"more than {levels} levels; max_json_depth"):
+                decode(data)
+        with pytest.raises(ValueError, match="max_json_depth"):
+            codec.lenient_decode(text, levels)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+def test_nesting_is_bounded_by_default(decode: Callable[[str | bytes], Any]) -> None:
+    assert decode(nested(codec.DEEPEST)) == json.loads(nested(codec.DEEPEST))
+    for levels in (codec.DEEPEST + 2, 500, DEEP):
+        with pytest.raises(ValueError, match=f"more than {codec.DEEPEST} levels; max_json_depth"):
+            decode(nested(levels))
 
 
 @pytest.mark.parametrize("text", ["\ufeff{}", "\ufeff{}".encode()])

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from llmkit import APIType, LLMConfig, LLMProviderConfigurationError, StreamMode
+from llmkit.codec import DEEPEST
 from llmkit.config import Settings, environment
 
 
@@ -20,6 +21,8 @@ def test_the_defaults_are_the_specified_ones() -> None:
     assert (config.api_type, config.stream_mode) == (APIType.CHAT_COMPLETION, StreamMode.DISABLED)
     assert (config.temperature, config.token_limit, config.timeout) == (0.7, 8192, 60.0)
     assert (config.max_retries, config.retry_delay, config.idle_timeout) == (3, 1.0, 300.0)
+    assert (config.max_body_bytes, config.max_event_bytes, config.max_stream_bytes) == (64 << 20, 16 << 20, 128 << 20)
+    assert (config.max_json_depth, config.max_tool_calls) == (DEEPEST, 1000)
     assert config.explicit == frozenset()
 
 
@@ -58,6 +61,7 @@ def test_keywords_offer_exactly_the_settings() -> None:
         ("model_name", ""),
         ("model_name", None),
         ("model_name", "a\nb"),
+        ("model_name", ".."),
         ("api_type", "chat"),
         ("stream_mode", True),
         ("temperature", 2.1),
@@ -85,18 +89,47 @@ def test_keywords_offer_exactly_the_settings() -> None:
         ("retry_read_timeouts", 1),
         ("max_event_bytes", 0),
         ("max_body_bytes", None),
+        ("max_stream_bytes", 0),
+        ("max_json_depth", 0),
+        ("max_json_depth", DEEPEST + 1),
+        ("max_tool_calls", -1),
         ("api_version", 1),
         ("allow_plain_http", "yes"),
-        ("extra_params", []),
-        ("extra_headers", {"a": 1}),
-        ("extra_headers", {"a": "b\r\nc: d"}),
-        ("extra_query", {"a": 1}),
+        ("api_version", "2024–10"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(name: str, value: Any) -> None:
     with pytest.raises(LLMProviderConfigurationError, match=rf"^{name} is .*; it must be ") as caught:
         LLMConfig(**{"model_name": "m", name: value})
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("extra_params", ["sk-secret"], "a list;"),
+        ("extra_params", {1: "sk-secret"}, "a dict with the names 1;"),
+        ("extra_query", {"key": "sk-secret\ud800"}, "a dict with the names 'key';"),
+        ("extra_headers", [("authorization", "sk-secret")], "a list;"),
+        ("extra_headers", {"authorization": b"sk-secret"}, "a dict with the names 'authorization';"),
+        *[
+            ("extra_headers", {"authorization": f"Bearer sk-secret{end}"}, "a dict with the names 'authorization';")
+            for end in ("\n", "\r\nx: y", "\0", " ", "\x7f", "\x01x", "é", "\u2028")
+        ],
+        *[("extra_headers", {name: "sk-secret"}, "a dict with the names ") for name in ("", "a b", "a:", "a\r", "é")],
+    ],
+)
+def test_what_may_hold_a_key_is_refused_without_being_shown(name: str, value: Any, told: str) -> None:
+    with pytest.raises(LLMProviderConfigurationError, match=rf"^{name} is {told}.* it must be ") as caught:
+        LLMConfig(**{"model_name": "m", name: value})
+    assert "secret" not in f"{caught.value!r} {caught.value}"
+
+
+def test_what_may_hold_a_key_is_in_no_repr() -> None:
+    held: Any = {name: {"x": "sk-secret, or \t 2"} for name in ("extra_headers", "extra_query", "extra_params")}
+    config = LLMConfig(model_name="m", **held)
+    assert config.extra_headers == config.extra_query == config.extra_params == {"x": "sk-secret, or \t 2"}
+    assert "secret" not in f"{config!r} {config}"
 
 
 def test_a_wrong_name_is_refused_with_the_nearest() -> None:

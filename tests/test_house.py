@@ -17,9 +17,9 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked network scripted media token_models token_pieces",
+    "errors events sse chunked decompression network scripted media token_models token_pieces",
     "config codec schema conversation token_tables local hooks limits cache http_library asyncio_stream",
-    "response failures retry fallback checked tokens _async._backend",
+    "response failures retry fallback checked tokens traffic _async._backend",
     "messages functions structured prices _async.connection _async.turns",
     "tools _async.transport _async.caching telemetry",
     "call countable",
@@ -42,7 +42,7 @@ TIERS = (
 FLOORS = {name: floor for floor, names in enumerate(TIERS) for name in names.split()}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("_unasync.py",))
 PURE = ("sse", "wire", "wire.", "retry", "tokens", "failures", "messages", "call", "tools", "response", "events")
-PURE += ("schema", "checked", "functions", "structured", "fallback", "scripted", "scrubbing")
+PURE += ("schema", "checked", "functions", "structured", "fallback", "decompression", "scripted", "scrubbing")
 
 
 def name_of(path: Path) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 import trio
 
@@ -41,11 +43,11 @@ def test_provider_works_in_one_loop_after_the_other(server: Server, runs: list[A
         for _ in range(2):
             assert (await provider.execute("Hi")).content == "Hello!"
 
-    for number in range(10):
+    for number in range(50):
         runs[number % len(runs)](ask_twice())
         # A loop keeps its connection for its own calls, and closes it when it ends.
         assert server.wait_gone(number)
-    assert [request.connection for request in server.requests] == [number // 2 for number in range(20)]
+    assert [request.connection for request in server.requests] == [number // 2 for number in range(100)]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])
@@ -86,6 +88,28 @@ def test_loops_in_threads_share_a_provider(server: Server, run: Any) -> None:
         answers = list(threads.map(lambda _: run(ask()), range(8)))
     assert answers == [["Hello!"] * 5] * 8
     assert len(server.connections) == 8
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])
+def test_a_thousand_tasks_share_a_provider(server: Server, run: Any) -> None:
+    gate = server.gate()
+    server.default = lambda request: [gate, *json_reply(API.plain(API.sent_text(request.body)))]
+    provider = create_llm_provider("openai", **settings(server))
+    answers: list[str] = [""] * 1000
+
+    async def ask(number: int) -> None:
+        answers[number] = (await provider.execute(f"Number {number}")).content
+
+    async def ask_together() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(1000):
+                group.start_soon(ask, number)
+            # All of them are under way at once.
+            assert await anyio.to_thread.run_sync(server.wait_requests, 1000)
+            gate.set()
+
+    run(ask_together())
+    assert answers == [f"Number {number}" for number in range(1000)]
 
 
 @pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])

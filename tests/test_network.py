@@ -95,3 +95,10 @@ def test_the_keep_alive_options_are_accepted() -> None:
         for option in network.keep_alive_options():
             tcp.setsockopt(*option)
         assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "models.localhost"])
+def test_no_proxy_sees_what_is_sent_to_this_machine(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy:3128")
+    assert network.environment_proxy("http", host, 11434) is None
+    assert network.environment_proxy("http", f"{host}.example.org", 11434) == "http://proxy:3128"

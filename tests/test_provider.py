@@ -104,6 +104,14 @@ class TestFactory:
             provider(base_url="https://me:secret@example.com/v1")
         assert "secret" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "url", ["ftp://me:secret@a.b/", "http://a.b/v1?key=secret", "https://a.b:x/v1?secret", "https://me:secret@[::1"]
+    )
+    def test_a_refused_address_shows_no_secret(self, url: str) -> None:
+        with pytest.raises(LLMProviderConfigurationError, match="base_url is") as caught:
+            provider(base_url=url)
+        assert "secret" not in f"{caught.value!r}"
+
     def test_a_key_goes_over_plain_http_to_loopback_only(self) -> None:
         for url in ("http://localhost:1/v1", "http://127.0.0.1:1", "http://[::1]:1/v1"):
             provider(base_url=url)

@@ -41,6 +41,7 @@ __all__ = [
     "scope",
     "shield",
     "sleep",
+    "within",
 ]
 
 MAY_AWAIT = True
@@ -161,6 +162,15 @@ def handle(handler: Any, request: Any) -> Awaitable[Any]:
 def may_close(stream: Any, home: Any, busy: bool) -> bool:
     """Return whether `stream` can be closed from here: its event loop, `home`, must be the running one."""
     return home is scope()
+
+
+async def within(deadline: float | None, result: Awaitable[Any]) -> Any:
+    """Return `result`; raises `httpx.ReadTimeout` at `deadline`, a time of `time.monotonic()`, or None for no bound."""
+    if deadline is None:
+        return await result
+    with anyio.move_on_after(deadline - time.monotonic()):
+        return await result
+    raise httpx.ReadTimeout("timed out")
 
 
 def retrying(retries: Retries) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
-from ..errors import LLMProviderBadRequestError
+from ..errors import LLMProviderBadRequestError, LLMProviderServerError
 from ..hooks import Hooks
 from ..messages import Message
 from ..provider import HTTPProvider, LLMProvider
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ..limits import Limits
 
 __all__ = ["AsyncBaseProvider", "AsyncProvider", "Prompt"]
+
+MOST_PAGES = 100
+"""How long a list of models may be: a service whose pages never end is given up."""
 
 Prompt = str | Sequence[Mapping[str, Any] | Message]
 
@@ -259,10 +262,12 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
         call = self.make_operation("list_models", **options)
         models: list[ModelInfo]
         models, next_page = await self._exchange.perform(call, list_models(""), read)
-        while next_page:
+        for _ in range(MOST_PAGES):
+            if not next_page:
+                return models
             more, next_page = await self._exchange.perform(call, list_models(next_page), read)
             models += more
-        return models
+        raise self.named(LLMProviderServerError(f"the list of models has more than {MOST_PAGES} pages"))
 
     async def count_tokens(
         self, prompt: Prompt, system_prompt: str | None = None, **options: Unpack[CallOptions]

@@ -101,6 +101,7 @@ class AsyncStream:
 
     async def _open(self) -> AsyncEventReader:
         if self._reader is None:
+            self._builder.max_tool_calls = self._call.config.max_tool_calls
             self._reader = await self._exchange.open(self._call)
         return self._reader
 
@@ -109,14 +110,15 @@ class AsyncStream:
         reader = self._reader or await self._open()
         try:
             events = await reader.read()
+            self._builder.extend(events)
         except LLMProviderError as error:
             if await self._resume(reader, error):
                 return True
+            await reader.aclose()
             error = self._with_partial(error)
             reader.record.end(time.monotonic(), error=error)
             raise error from None
         if events:
-            self._builder.extend(events)
             self._unread = iter(events)
             if reader.record.hooks:
                 reader.record.events(events)
@@ -156,7 +158,7 @@ class AsyncStream:
         Each time must bring at least one event, so that a service that always breaks off is given up.
         """
         point = reader.decoder.resume_point if self._call.background else None
-        broke = isinstance(error, BROKEN) and error.code != "deadline"
+        broke = isinstance(error, BROKEN) and error.code != "deadline" and error.should_retry is not False
         if not broke or point is None or point == self._resumed_at:
             return False
         self._resumed_at = point

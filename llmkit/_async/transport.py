@@ -20,10 +20,19 @@ import h11
 
 from ..chunked import ChunkedDecoder, body_length
 from ..network import environment_proxy, keep_alive_options, shared_tls_context
-from ._backend import BaseTransport, ByteStream, HTTPTransport, call_in_thread, close_soon, httpx, shield
+from ._backend import (
+    BaseTransport,
+    ByteStream,
+    HTTPTransport,
+    call_in_thread,
+    close_at_end,
+    close_soon,
+    httpx,
+    shield,
+)
 from .connection import KEEPALIVE_SECONDS, Origin, Wire, as_httpx
 
-__all__ = ["AsyncBody", "AsyncTransport", "transport_for"]
+__all__ = ["AsyncBody", "AsyncKept", "AsyncTransport", "transport_for"]
 
 IDLE_CONNECTIONS = 1000
 CUT = "peer closed connection without sending complete message body (incomplete chunked read)"
@@ -48,6 +57,24 @@ def transport_for(url: httpx.URL | str) -> BaseTransport:
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
         socket_options=keep_alive_options(),
     )
+
+
+class AsyncKept:
+    """The transport of one event loop, and what closes it when the loop ends."""
+
+    def __init__(self, transport: BaseTransport) -> None:
+        self.transport = transport
+        self._closer: Any = None
+
+    async def until_end(self) -> None:
+        """Have the transport closed when the running event loop ends."""
+        self._closer = await close_at_end(self.transport.aclose)
+
+    async def aclose(self) -> None:
+        """Close the transport now."""
+        await self.transport.aclose()
+        if self._closer:
+            await self._closer.aclose()
 
 
 class AsyncTransport(BaseTransport):

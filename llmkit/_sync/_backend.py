@@ -40,6 +40,7 @@ __all__ = [
     "scope",
     "shield",
     "sleep",
+    "within",
 ]
 
 Result = TypeVar("Result")
@@ -182,6 +183,11 @@ def may_close(stream: Stream, home: Any, busy: bool) -> bool:
         # Not SSLSocket.shutdown: that takes the TLS layer from under the thread.
         socket.socket.shutdown(stream.socket, socket.SHUT_RDWR)
     return False
+
+
+def within(deadline: float | None, result: Result) -> Result:
+    """Return `result`, which has come: a thread that waits in httpx's own transport has the waits' timeouts alone."""
+    return result
 
 
 def retrying(retries: Retries) -> Any:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary, proxy
 
 from ..call import Call
 from ..codec import decode_json
+from ..decompression import understood
 from ..errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
@@ -26,10 +27,11 @@ from ..provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Attempt, Retries
 from ..structured import with_parsed
+from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
-from ._backend import Client, call_in_thread, close_at_end, close_soon, handle, httpx, retrying, scope, shield, sleep
-from .reader import SyncEventReader, body_pieces
-from .transport import transport_for
+from ._backend import Client, call_in_thread, close_soon, handle, httpx, retrying, scope, shield, sleep, within
+from .reader import SyncEventReader, body_pieces, drain
+from .transport import SyncKept, transport_for
 
 if TYPE_CHECKING:
     from ..limits import CallQueue
@@ -63,7 +65,7 @@ class SyncExchange:
         # A client of the other library does not know our URLs.
         self._parsed_url: Callable[[str], Any] = parsed_url if isinstance(client, Client | None) else str
         self._queue = provider.call_queue()
-        self._transports: WeakKeyDictionary[Any, _AsyncKept] = WeakKeyDictionary()
+        self._transports: WeakKeyDictionary[Any, SyncKept] = WeakKeyDictionary()
 
     def complete(self, call: Call) -> LLMResponse:
         """Return the answer to a call whose body comes whole."""
@@ -232,7 +234,9 @@ class SyncExchange:
         if response.status_code >= 300:
             raise self._error(response, call, retries)
         reader.decoder.failure = None
-        return SyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed = SyncEventReader(response, reader.decoder, call.config, retries.deadline, reader.metadata)
+        resumed.left = reader.left
+        return resumed
 
     def _perform_once(
         self, call: Call, request: WireRequest, retries: Retries, read: Callable[[dict[str, Any]], Result]
@@ -247,7 +251,7 @@ class SyncExchange:
         wire_format = self._provider.wire_format(call.api_type)
         metadata = self._metadata(call, request, response, retries)
         decoder = wire_format.decoder()
-        decoder.raw_events = call.raw_events
+        decoder.raw_events, decoder.max_json_depth = call.raw_events, call.config.max_json_depth
         reader = SyncEventReader(response, decoder, call.config, retries.deadline, metadata)
         try:
             reader.start()
@@ -287,28 +291,34 @@ class SyncExchange:
         if seconds <= 0:
             raise self._too_late(call, bound)
         url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
-        started = time.monotonic()
+        traffic: Traffic | None = None
         try:
             http_request = self._http_request(call, request, seconds, retries)
+            traffic = traffic_of(request.method, url, request.body, self._provider.redacted)
+            sent: Any
             if self._client:
-                response = self._client.send(http_request, stream=True, follow_redirects=False)
+                sent = self._client.send(http_request, stream=True, follow_redirects=False)
             else:
-                response = handle(self._transport(url), http_request)
+                sent = handle(self._transport(url), http_request)
+            response: httpx.Response = within(retries.deadline, sent)
         except Exception as error:
             failure = error_from_exception(error)
             if failure is None:
                 raise
         else:
-            seconds = time.monotonic() - started
-            logger.debug("%s %s: %d in %.3f s", request.method, url, response.status_code, seconds)
+            if traffic:
+                traffic.answered(response.status_code, http_request.headers.get("content-length", "0"))
+                response.extensions["traffic"] = traffic
             if self._queue:
                 self._queue.learn(response.headers, time.time(), time.monotonic())
             return response
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
-        if bound == "deadline" and isinstance(failure, LLMProviderTimeoutError):
-            failure = self._too_late(call, bound)
+        late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
+        if late and isinstance(failure, LLMProviderTimeoutError):
+            failure = self._too_late(call, "deadline")
         failure = self._provider.named(failure)
-        logger.debug("%s %s: %s", request.method, url, failure)
+        if traffic:
+            traffic.failed(failure)
         raise failure
 
     def _http_request(self, call: Call, request: WireRequest, seconds: float, retries: Retries) -> httpx.Request:
@@ -320,6 +330,8 @@ class SyncExchange:
         extensions = {"timeout": timeouts, "deadline": retries.deadline}
         parsed = self._parsed_url(url)
         if self._client:
+            # Its default may ask for codings that no bound holds for.
+            headers = {"accept-encoding": understood(self._client.headers.get("accept-encoding", "")), **headers}
             http_request: httpx.Request = self._client.build_request(
                 method, parsed, headers=headers, content=content, extensions=extensions
             )
@@ -340,8 +352,8 @@ class SyncExchange:
     def _transport(self, url: str) -> Any:
         kept = self._transports.get(scope())
         if kept is None:
-            kept = self._transports[scope()] = _AsyncKept(transport_for(url))
-            kept.closer = close_at_end(kept.transport.close)
+            kept = self._transports[scope()] = SyncKept(transport_for(url))
+            kept.until_end()
         return kept.transport
 
     def _read(self, response: httpx.Response, call: Call, retries: Retries) -> bytes:
@@ -361,10 +373,14 @@ class SyncExchange:
             wire.deadline = retries.deadline
         size = 0
         failure: LLMProviderError | None = None
+        traffic: Traffic | None = response.extensions.get("traffic")
+        body = body_pieces(response)
         try:
-            for piece in body_pieces(response):
+            while piece := within(retries.deadline, next(body, b"")):
                 if failure:
                     continue
+                if traffic:
+                    traffic.receive(piece)
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
@@ -381,8 +397,12 @@ class SyncExchange:
             if failure is None:
                 raise
         finally:
+            if traffic:
+                traffic.end()
             with shield():
                 response.close()
+                # httpx's generators would stay suspended: reading on makes all of them fail.
+                drain(body)
         late = retries.deadline is not None and time.monotonic() >= retries.deadline
         return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 
@@ -391,7 +411,7 @@ class SyncExchange:
     ) -> Result:
         body = self._read(response, call, retries)
         try:
-            return read(_decoded(body))
+            return read(_decoded(body, call.config.max_json_depth))
         except LLMProviderError as error:
             raise self._named(error, response) from None
 
@@ -420,22 +440,9 @@ class SyncExchange:
         return {name: self._provider.redacted(v) for name, v in response.headers.items() if name != "set-cookie"}
 
 
-class _AsyncKept:
-    """The connections of one event loop, and what closes them when it ends."""
-
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
-        self.closer: Any = None
-
-    def close(self) -> None:
-        self.transport.close()
-        if self.closer:
-            self.closer.close()
-
-
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, max_depth: int) -> Any:
     try:
-        return decode_json(body)
+        return decode_json(body, max_depth)
     except ValueError as error:
         text = body.decode("utf-8", "replace").strip()
         told = f"the answer is not JSON ({error}): {excerpt(text, 200)}" if text else "the answer is empty"

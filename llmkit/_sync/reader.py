@@ -5,24 +5,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import LLMConfig
+from ..decompression import Decompressor, content_coding
 from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
-from ..sse import EventTooLargeError, ServerSentEventParser
+from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
+from ..traffic import Traffic
 from ..wire import StreamDecoder
-from ._backend import shield
+from ._backend import httpx, shield, within
 
 if TYPE_CHECKING:
-    import httpx
-
     from ..hooks import CallRecord
     from ..limits import Ticket
     from .caching import SyncKeep
 
-__all__ = ["SyncEventReader", "body_pieces"]
+__all__ = ["SyncEventReader", "body_pieces", "drain"]
 
 DRAIN_SECONDS: Final = 0.25
 """How long the end of a body is waited for, once the answer is complete, to keep the connection."""
@@ -35,7 +36,8 @@ class SyncEventReader:
     """Reads an open answer: `read` gives the next events, [] once the answer is complete, or raises.
 
     What came before a failure is given first. After the end or a failure the connection is released, and with it the
-    `ticket` of a provider with limits. `record` is the call's; `keep` puts the whole answer in the provider's cache.
+    `ticket` of a provider with limits. `record` is the call's; `keep` puts the whole answer in the provider's cache;
+    `left` is how many bytes may still come.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SyncEventReader:
         self.decoder = decoder
         self.metadata = metadata
         self.closed = False
+        self.left = config.max_stream_bytes
         self.record: CallRecord
         self.keep: SyncKeep | None = None
         self.ticket: Ticket | None = None
@@ -60,6 +63,7 @@ class SyncEventReader:
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
         self._pieces: Iterator[bytes] = body_pieces(response)
+        self._traffic: Traffic | None = response.extensions.get("traffic")
         self._reading = False
         self._until = 0.0
         self._rest = b""
@@ -87,6 +91,8 @@ class SyncEventReader:
         self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
             piece = self._next_piece(now)
+            if self._traffic:
+                self._traffic.receive(piece)
             events = self._decode(piece)
             if self._failure or self.decoder.finished:
                 self._finish(piece)
@@ -101,6 +107,8 @@ class SyncEventReader:
         """Release the connection; before the end of the body it is closed, not reused."""
         if not self.closed:
             self.closed = True
+            if self._traffic:
+                self._traffic.end()
             if self.ticket:
                 self.ticket.release()
             with shield():
@@ -108,7 +116,7 @@ class SyncEventReader:
                 if self._pieces is not self._wire and not self._reading:
                     # httpx's generators are nested: closing the outer one would leave the inner ones suspended.
                     # Reading on makes all of them fail.
-                    self._drain()
+                    drain(self._pieces)
 
     def _decode(self, piece: bytes) -> list[Event]:
         """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
@@ -116,18 +124,27 @@ class SyncEventReader:
         parser, decoder = self._parser, self.decoder
         try:
             received = parser.feed(piece)
+            if parser.invalid_utf8:
+                received = _before_broken(received)
             if received:
                 self._rest, self._seen_event = piece, True
                 events = decoder.feed(received)
             elif piece:
                 self._keep(piece)
             elif not decoder.failure and not decoder.finished:
-                events += decoder.end(parser.close())
+                pending = parser.close()
+                events += decoder.end(None if parser.invalid_utf8 else pending)
                 if decoder.finished:
                     # The answer was complete before its connection broke.
                     self._failure = None
         except EventTooLargeError as error:
-            self._failure = self._failure or LLMProviderStreamError(str(error))
+            self._failure = self._failure or LLMProviderStreamError(str(error), should_retry=False)
+        self.left -= len(piece)
+        if self.left < 0 and not (decoder.finished or self._failure):
+            limit = self._config.max_stream_bytes
+            told = f"the stream has more than max_stream_bytes ({limit} bytes)"
+            # It is paid for, and would be as large again.
+            self._failure = LLMProviderStreamError(told, should_retry=False)
         if parser.invalid_utf8 and not self._failure:
             self._failure = LLMProviderStreamError("the stream holds bytes that are not UTF-8")
         if decoder.failure and not self._failure:
@@ -153,7 +170,8 @@ class SyncEventReader:
             self._wire.deadline = self._until
         self._reading = True
         try:
-            return next(self._pieces, b"")
+            piece = next(self._pieces, b"")
+            return (piece if self._wire else within(self._until, piece))
         except Exception as error:
             failure = error_from_exception(error)
             if failure is None:
@@ -181,23 +199,66 @@ class SyncEventReader:
             if self._wire:
                 self._wire.drain(DRAIN_SECONDS)
             else:
-                self._drain()
+                drain(self._pieces)
         self.close()
 
-    def _drain(self) -> None:
-        # Nothing but its own timeout bounds the wait of a caller's client.
-        left = DRAIN_BYTES
-        try:
-            while left > 0 and (rest := next(self._pieces, b"")):
-                left -= len(rest)
-        except Exception as error:
-            # The answer is complete: whatever the connection does now only costs its reuse.
-            if error_from_exception(error) is None:
-                raise
+
+def drain(body: Iterator[bytes]) -> None:
+    """Read on in a body that is of no use any more: whatever its connection does now only costs its reuse."""
+    # Nothing but its own timeout bounds the wait of a caller's client.
+    left = DRAIN_BYTES
+    try:
+        while left > 0 and (rest := next(body, b"")):
+            left -= len(rest)
+    except Exception as error:
+        if error_from_exception(error) is None:
+            raise
+
+
+def _before_broken(received: list[ServerSentEvent]) -> list[ServerSentEvent]:
+    """Return the events before the first with invalid UTF-8, where the parser puts U+FFFD; none where it is hidden."""
+    unbroken = list(takewhile(lambda event: "\ufffd" not in event[1], received))
+    return unbroken if len(unbroken) < len(received) else []
 
 
 def body_pieces(response: httpx.Response) -> Iterator[bytes]:
-    """Return the body as it arrives: straight from the transport's stream where nothing has to be decoded."""
-    if "content-encoding" in response.headers or response.is_stream_consumed:
+    """Return the body as it arrives, decompressed; what reads it may raise httpx's exceptions."""
+    if response.is_stream_consumed:
         return response.iter_bytes()
-    return iter(response.stream)  # type: ignore[arg-type]
+    body: Iterator[bytes] = iter(response.stream)  # type: ignore[arg-type]
+    coding = content_coding(response.headers.get("content-encoding", ""))
+    return _AsyncDecompressed(body, coding) if coding else body
+
+
+class _AsyncDecompressed:
+    """Iterates over a compressed body; httpx's own way of it knows no bounds."""
+
+    def __init__(self, body: Iterator[bytes], coding: str) -> None:
+        self._body = body
+        self._coding = coding
+        self._decompressor: Decompressor | None = None
+        self._begun = self._failed = False
+
+    def __iter__(self) -> _AsyncDecompressed:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._failed:
+            # Whoever reads on wants the end of a body that was begun.
+            if not self._begun:
+                raise StopIteration
+            return next(self._body)
+        try:
+            if self._decompressor is None:
+                self._decompressor = Decompressor(self._coding)
+            while not (piece := self._decompressor.take()):
+                self._begun = True
+                data = next(self._body, b"")
+                if not data:
+                    self._decompressor.end()
+                    raise StopIteration
+                self._decompressor.feed(data)
+        except ValueError as error:
+            self._failed = True
+            raise httpx.DecodingError(str(error)) from None
+        return piece

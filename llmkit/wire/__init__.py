@@ -15,7 +15,7 @@ from itertools import dropwhile, groupby
 from typing import Any, Final, Protocol, TypeVar
 
 from ..call import Adjustment, Call
-from ..codec import WORTH_LOADING, json_decoder, lenient_decode
+from ..codec import DEEPEST, WORTH_LOADING, json_decoder, lenient_decode
 from ..errors import (
     LLMProviderError,
     LLMProviderServerError,
@@ -117,15 +117,16 @@ class StreamDecoder(ABC):
 
     `finished` is True once the protocol's own end was seen. `failure` is the exception that ends the answer;
     what `feed` returned before it is still good. `raw_events` set to True adds a `RawEvent` for each server-sent
-    event. Subclasses implement `on_event`, `on_body` and `on_end`.
+    event; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event`, `on_body` and `on_end`.
     """
 
     def __init__(self) -> None:
         self.finished = False
         self.failure: LLMProviderError | None = None
         self.raw_events = False
+        self.max_json_depth = DEEPEST
         self.raw: Any = None
-        self._decode = json_decoder()
+        self._decode: Callable[[str | bytes], Any] | None = None
         self._decoded = 0
         self._halves: _SurrogateHalves | None = None
 
@@ -154,6 +155,7 @@ class StreamDecoder(ABC):
         """Return the events of some server-sent events, in order; sets `failure` instead of raising."""
         events: list[Event] = []
         data: Any = None
+        decode = self._decode or self._decoder_for_now()
         try:
             for type, text, _, _ in received:
                 if self.finished or self.failure:
@@ -164,7 +166,7 @@ class StreamDecoder(ABC):
                     self.on_done(events)
                 elif text:
                     try:
-                        data = self._decode(text)
+                        data = decode(text)
                     except ValueError:
                         data = self._decode_leniently(text)
                     if data.__class__ is not dict or data.get("error"):
@@ -178,8 +180,7 @@ class StreamDecoder(ABC):
         if self._halves:
             events = self._halves.mend(events)
             self._refuse_halves()
-        if self._decoded < WORTH_LOADING:
-            self._choose_decoder(len(events))
+        self._decoded += len(events)
         return events
 
     def read(self, body: Any) -> list[Event]:
@@ -205,14 +206,15 @@ class StreamDecoder(ABC):
             self._refuse_halves()
         return events
 
-    def _choose_decoder(self, more: int) -> None:
-        self._decoded += more
+    def _decoder_for_now(self) -> Callable[[str | bytes], Any]:
+        decoder = json_decoder(self._decoded, self.max_json_depth)
         if self._decoded >= WORTH_LOADING:
-            self._decode = json_decoder(self._decoded)
+            self._decode = decoder
+        return decoder
 
     def _decode_leniently(self, text: str) -> Any:
         try:
-            data = lenient_decode(text)
+            data = lenient_decode(text, self.max_json_depth)
         except ValueError as error:
             told = f"a server-sent event holds no valid JSON: {error}"
             raise LLMProviderStreamError(told, body=excerpt(text)) from None

@@ -247,7 +247,9 @@ class ChatCompletionsDecoder(StreamDecoder):
     def _start(self, data: dict[str, Any], events: list[Event]) -> None:
         self._started = True
         if data.get("id") or data.get("model"):
-            events.append(ResponseStart(data.get("id") or None, data.get("model") or None))
+            # Adding raises TypeError, which ends the answer, for what is no text; so do all of these additions.
+            id, model = "" + (data.get("id") or ""), "" + (data.get("model") or "")
+            events.append(ResponseStart(id or None, model or None))
 
     def _read_choice(self, choice: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
         """Read everything but a plain text."""
@@ -260,7 +262,7 @@ class ChatCompletionsDecoder(StreamDecoder):
                     events.append(UnknownEvent(f"delta.{key}", value))
         finish = choice.get("finish_reason")
         if finish is not None and (finish or self._calls.count):
-            self._raw_finish = finish
+            self._raw_finish = "" + finish
         if choice.get("error"):
             self.failure = error_from_body(choice)
 
@@ -273,7 +275,6 @@ class ChatCompletionsDecoder(StreamDecoder):
                 if text:
                     events.append(ReasoningDelta(text))
             elif part.get("text"):
-                # Adding raises TypeError, which ends the answer, for what is no text.
                 events.append(TextDelta("" + part["text"]))
 
     def _on_reasoning_content(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
@@ -388,7 +389,8 @@ class ToolCallAssembler:
             text = body.get("input" if kind == "custom" else "arguments")
             if not isinstance(text, str):
                 text = "" if text is None else json.dumps(text, ensure_ascii=False)
-            index, id, name = piece.get("index"), piece.get("id") or None, body.get("name") or None
+            id, name = "" + (piece.get("id") or "") or None, "" + (body.get("name") or "") or None
+            index = piece.get("index")
             if not isinstance(index, int) or index < 0:
                 index = None
             call = self._continued(index, id, name, text) or self._opened(kind)

@@ -367,8 +367,7 @@ class MessagesDecoder(StreamDecoder):
         if value["type"] == "tool_use":
             block.call, self._calls = self._calls, self._calls + 1
             events.append(ToolCallDelta(block.call, text_or_none(value["id"]), text_or_none(value["name"])))
-        name = _TEXTS.get(value["type"])
-        if name:
+        if name := _TEXTS.get(value["type"]):
             text, value[name] = value.get(name), ""
             self._on_piece(block, name, text, events)
 
@@ -411,10 +410,11 @@ class MessagesDecoder(StreamDecoder):
         self._add_usage(data.get("usage"), events)
 
     def _on_message_stop(self, data: dict[str, Any], events: list[Event]) -> None:
+        if not self._message:
+            raise LookupError("message_stop came before message_start")
         for index in list(self._open):
             self._on_block_stop({"index": index}, events)
-        explanation = text_or_none((self._message.get("stop_details") or {}).get("explanation"))
-        if explanation:
+        if explanation := text_or_none((self._message.get("stop_details") or {}).get("explanation")):
             events.append(RefusalDelta(explanation))
         raw = text_or_none(self._message.get("stop_reason"))
         reason = FINISH_REASONS.get(raw or "", "other")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from ..errors import LLMProviderBadRequestError
 from . import WireRequest
 
 __all__ = ["ANTHROPIC", "GEMINI", "OPENAI", "OPENAI_COMPATIBLE", "Embeddings", "ModelInfo", "Operations"]
@@ -113,12 +114,19 @@ def _openai_count(request: WireRequest) -> WireRequest:
 
 def _openai_stored_response(action: str, response_id: str) -> WireRequest:
     method, suffix = {"retrieve": ("GET", ""), "cancel": ("POST", "/cancel"), "delete": ("DELETE", "")}[action]
-    return WireRequest(path=f"/responses/{quote(response_id, safe='')}{suffix}", method=method)
+    return WireRequest(path=f"/responses/{_segment(response_id)}{suffix}", method=method)
 
 
 def _openai_resume_response(response_id: str, sequence_number: int) -> WireRequest:
     query = {"stream": "true", "starting_after": str(sequence_number)}
-    return WireRequest(path=f"/responses/{quote(response_id, safe='')}", method="GET", query=query)
+    return WireRequest(path=f"/responses/{_segment(response_id)}", method="GET", query=query)
+
+
+def _segment(response_id: str) -> str:
+    """Return an id as a part of a path, which it cannot change."""
+    if not response_id.strip("."):
+        raise LLMProviderBadRequestError(f"response_id is {response_id!r}, which is the id of no response")
+    return quote(response_id, safe="")
 
 
 def _anthropic_list_models(next_page: str) -> WireRequest:
@@ -140,7 +148,7 @@ def _anthropic_count(request: WireRequest) -> WireRequest:
 def _gemini_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
     one: dict[str, Any] = {"model": f"models/{model}"} | ({"outputDimensionality": dimensions} if dimensions else {})
     requests = [one | {"content": {"parts": [{"text": text}]}} for text in texts]
-    return WireRequest(path=f"/v1beta/models/{model}:batchEmbedContents", body={"requests": requests})
+    return WireRequest(path=f"/v1beta/models/{quote(model, safe='')}:batchEmbedContents", body={"requests": requests})
 
 
 def _gemini_read_embeddings(body: Mapping[str, Any], model: str) -> Embeddings:

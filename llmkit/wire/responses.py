@@ -263,8 +263,8 @@ class ResponsesDecoder(StreamDecoder):
         if self._started or not response.get("id"):
             return
         self._started = True
-        self._id = response["id"]
-        events.append(ResponseStart(response["id"], response.get("model")))
+        self._id = text_or_none(response["id"])
+        events.append(ResponseStart(self._id, text_or_none(response.get("model"))))
         # xAI reports the calls of its own tools as custom tool calls; no caller can answer them.
         tools = response.get("tools") or ()
         self._own_tools = bool(tools) and not any(tool.get("type") in _CUSTOM_TOOLS for tool in tools)
@@ -297,7 +297,8 @@ class ResponsesDecoder(StreamDecoder):
     def _add_to_call(self, key: Any, item: dict[str, Any], text: str, events: list[Event]) -> None:
         position = self._calls.setdefault(key, len(self._calls))
         kind = "custom" if item["type"] == "custom_tool_call" else "function"
-        events.append(ToolCallDelta(position, item.get("call_id") or item.get("id"), item.get("name"), text, kind))
+        id, name = text_or_none(item.get("call_id") or item.get("id")), text_or_none(item.get("name"))
+        events.append(ToolCallDelta(position, id, name, text, kind))
 
     def _on_arguments(self, data: dict[str, Any], events: list[Event]) -> None:
         kind = "custom_tool_call" if data["type"].startswith("response.custom") else "function_call"
@@ -346,7 +347,7 @@ class ResponsesDecoder(StreamDecoder):
                 self._on_item_done({"item": item, "output_index": None if by_id else index}, events)
         if response.get("usage"):
             events.append(UsageReport(read_usage(response["usage"])))
-        raw = (response.get("incomplete_details") or {}).get("reason") or response.get("status")
+        raw = text_or_none((response.get("incomplete_details") or {}).get("reason") or response.get("status"))
         reason: FinishReason = FINISH_REASONS.get(raw or "completed", "other")
         if reason == "stop" and (self._calls or self._refused):
             reason = "tool_calls" if self._calls else "content_filter"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llmkit import (
+    LLMProviderBadRequestError,
     LLMProviderConnectionError,
     LLMProviderNotFoundError,
     LLMProviderStreamError,
@@ -65,6 +66,15 @@ async def test_an_answer_is_cancelled_and_deleted(server: Server) -> None:
     ]
 
 
+@pytest.mark.parametrize("id", ["", ".", ".."])
+async def test_what_is_no_id_is_refused_before_anything_is_sent(server: Server, id: str) -> None:
+    async with make_provider(server, API) as provider:
+        for operation in (provider.delete_response, provider.cancel_response, provider.retrieve_response):
+            with pytest.raises(LLMProviderBadRequestError, match="response_id is "):
+                await operation(id)
+    assert not server.requests
+
+
 async def test_what_is_not_stored_is_not_found(server: Server) -> None:
     server.add(json_reply({"error": {"message": "no such response"}}, 404))
     async with make_provider(server, API) as provider:
@@ -102,6 +112,23 @@ async def test_a_stream_that_never_goes_on_is_given_up(server: Server) -> None:
             await provider.execute("Hi", background=True, stream_mode="auto")
     assert caught.value.partial
     assert caught.value.partial.content == "Hel"
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_stream_without_end_is_given_up_however_often_it_breaks(server: Server, breaks: bool) -> None:
+    def reply(request: Any) -> Any:
+        number = 1 + int(request.path.rpartition("starting_after=")[2] or 0) if "?" in request.path else 0
+        start = numbered(number, CREATED) if number == 0 else []
+        more = numbered(number + len(start), *[delta("x" * 900)] * 3)
+        return stream_reply([*start, *more, *([RESET] if breaks else more * 50)], end=False)
+
+    server.default = reply
+    async with make_provider(server, API) as provider:
+        with pytest.raises(LLMProviderStreamError, match="max_stream_bytes") as caught:
+            await provider.execute("Hi", background=True, stream_mode="auto", max_stream_bytes=20_000)
+    assert caught.value.partial
+    assert 9_000 < len(caught.value.partial.content) < 30_000
+    assert (len(server.requests) > 1) is breaks
 
 
 async def test_a_stream_in_the_foreground_is_not_taken_up(server: Server) -> None:

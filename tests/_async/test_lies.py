@@ -18,7 +18,7 @@ from llmkit import (
 )
 
 from ..answers import AnyApi
-from ..server import Server, event, raw_reply
+from ..server import CLOSE, Server, event, head, pieces, raw_reply
 from .faults_help import CHUNKED, FAULTS, MODES, TEXT, TEXTS, chunk, error_of, rewritten, whole, with_value
 
 pytestmark = FAULTS
@@ -79,9 +79,14 @@ async def test_event_that_is_no_part_of_an_answer(server: Server, api: AnyApi, o
 
 async def test_stream_that_is_not_utf8(server: Server, api: AnyApi, own: bool) -> None:
     broken = api.delta("lo").replace(b"lo", b"l\xff")
-    reply = raw_reply(b"".join([*api.begun("Hel"), broken]))
-    error = await error_of(server, api, "stream", own, reply, LLMProviderStreamError)
-    assert "UTF-8" in error.message
+    good = api.stream(*TEXTS)
+    for events in ([broken], [broken.rstrip(b"\n")], [broken, *good[len(api.begun()) :]], [b": \xff\n\n", *good]):
+        body = b"".join([*api.begun("Hel\ufffd"), *events])
+        for reply in (raw_reply(body), [head(), *pieces(body, 7), CLOSE]):
+            error = await error_of(server, api, "stream", own, reply, LLMProviderStreamError)
+            assert "UTF-8" in error.message
+            # What could not be read is not handed out as if it had been.
+            assert error.partial is None or error.partial.content in ("", "Hel\ufffd")
 
 
 @MODES

@@ -69,6 +69,23 @@ async def test_all_pages_of_the_models_are_read(server: Server, name: str, pages
     assert {(request.method, request.body) for request in server.requests} == {("GET", None)}
 
 
+async def test_models_without_end_are_an_error(server: Server) -> None:
+    server.default = json_reply({"data": [{"id": "a"}], "has_more": True, "last_id": "a"})
+    async with make_provider_of("anthropic", server) as provider:
+        with pytest.raises(LLMProviderServerError, match="more than 100 pages"):
+            await provider.list_models()
+    assert len(server.requests) == 101
+
+
+async def test_names_cannot_change_the_path(server: Server) -> None:
+    server.default = json_reply({"embeddings": []})
+    async with make_provider_of("gemini", server) as provider:
+        await provider.embed("a", model_name="../x?key=y#z")
+    assert [request.path for request in server.requests] == [
+        "/v1/v1beta/models/..%2Fx%3Fkey%3Dy%23z:batchEmbedContents"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "path", "answer"),
     [

@@ -17,7 +17,8 @@ from ._backend import in_thread, make_provider, run_together
 
 pytestmark = pytest.mark.anyio
 
-MANY = 50
+MANY = 200
+"""Callers at the same time: tasks of one loop, or threads."""
 
 
 def echo(api: Api, request: Request) -> Reply:

@@ -52,13 +52,14 @@ class RawServer(Server):
 
 
 class TLSServer(Server):
-    """The same over TLS, with a certificate for 127.0.0.1."""
+    """The same over TLS, with a certificate for 127.0.0.1; `options` are those of trustme's `issue_cert`."""
 
-    def __init__(self, authority: trustme.CA, *script: Any, name: str = "127.0.0.1") -> None:
+    def __init__(self, authority: trustme.CA, *script: Any, name: str = "127.0.0.1", **options: Any) -> None:
         super().__init__(*script)
         self.url = self.url.replace("http:", "https:")
+        self.base_url = f"{self.url}/v1"
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(name).configure_cert(self.context)
+        authority.issue_cert(name, **options).configure_cert(self.context)
 
     def _serve(self, connection: Connection) -> None:
         try:

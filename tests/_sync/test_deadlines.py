@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +50,24 @@ def test_timeout_bounds_the_wait_for_the_headers(server: Server, api: Api) -> No
         assert in_thread(server.wait_gone)
     # The service may still be at work on the first: it is not asked twice.
     assert len(server.requests) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems answer although nobody accepts")
+@pytest.mark.parametrize("bound", ["timeout", "deadline"])
+def test_connecting_to_nowhere_is_bounded(api: Api, bound: str) -> None:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        # Once the queue of those that nobody accepts is full, the system drops every further attempt.
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        nowhere = SimpleNamespace(base_url=f"http://127.0.0.1:{address[1]}/v1")
+        with make_provider(nowhere, api, max_retries=0, **{bound: SHORT}) as provider:
+            with pytest.raises(LLMProviderTimeoutError) as caught:
+                provider.execute("Hi")
+    assert caught.value.code == ("ConnectTimeout" if bound == "timeout" else "deadline")
 
 
 def test_dripping_headers_do_not_extend_the_timeout(server: Server, api: Api) -> None:
@@ -151,7 +172,7 @@ def test_deadline_bounds_a_stream_that_keeps_coming(server: Server, api: Api, ow
         make_provider(server, api, http_client=None if own else client) as provider,
     ):
         with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
-            provider.stream("Hi", deadline=SHORT).response()
+            provider.stream("Hi", deadline=LONG).response()
         assert in_thread(server.wait_gone)
     assert caught.value.code == "deadline"
     assert caught.value.partial is not None

@@ -181,8 +181,6 @@ def test_no_answer(server: Server, api: AnyApi, mode: str, own: bool, fault: str
     error_of(server, api, mode, own, reply, kind, timeout=SHORT if GONE in reply else PATIENCE)
 
 
-# httpx leaves generators of its own behind, at which trio warns; httpx2 closes them.
-@pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 @MODES
 def test_gzip_that_is_none(server: Server, api: AnyApi, mode: str, own: bool) -> None:
     reply = raw_reply(whole(api, mode), content_encoding="gzip")

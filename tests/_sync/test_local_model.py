@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
+import time
+import urllib.request
 from typing import Any, Literal
 
 import pytest
 from pydantic import BaseModel
 
-from llmkit import APIType, LLMProviderTokenLimitError
+from llmkit import APIType, LLMProviderTimeoutError, LLMProviderTokenLimitError
 from llmkit.local import CONTEXT_TOKENS, serve
 
-from ._backend import make_local_provider, make_messages_provider
+from ._backend import in_thread, make_local_provider, make_messages_provider
 
 pytestmark = [
     pytest.mark.anyio,
@@ -23,6 +27,22 @@ pytestmark = [
 ]
 APIS = list(APIType)
 QUESTION = "What is 2+2?"
+
+
+def generating(base_url: str) -> bool:
+    """Return whether the server computes for anybody."""
+    with urllib.request.urlopen(base_url.removesuffix("/v1") + "/slots") as answer:
+        return any(slot["is_processing"] for slot in json.load(answer))
+
+
+def stopped(base_url: str) -> bool:
+    """Wait until the server computes for nobody, which 2,000 tokens would take far longer than."""
+    until = time.monotonic() + 5.0
+    while generating(base_url):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 class Colour(BaseModel):
@@ -64,6 +84,26 @@ def test_a_break_frees_the_server_for_the_next_question() -> None:
             break
         response = provider.execute(QUESTION, max_tokens=30)
     assert "4" in response.content
+
+
+@pytest.mark.parametrize("how", ["break", "close", "an error in the block", "deadline"])
+@pytest.mark.parametrize("api_type", APIS)
+def test_a_stream_that_is_left_stops_its_generation(api_type: APIType, how: str) -> None:
+    with make_local_provider(api_type=api_type, deadline=1.0 if how == "deadline" else None) as provider:
+        stream = provider.stream("Write a long story about a bird.", max_tokens=2000)
+        with contextlib.suppress(ZeroDivisionError, LLMProviderTimeoutError):
+            if how == "an error in the block":
+                with stream:
+                    for _ in stream:
+                        assert in_thread(generating, provider.base_url)
+                        raise ZeroDivisionError
+            for _ in stream:
+                assert in_thread(generating, provider.base_url)
+                if how == "close":
+                    stream.close()
+                if how != "deadline":
+                    break
+        assert in_thread(stopped, provider.base_url)
 
 
 def test_a_prompt_over_the_servers_window_is_a_token_limit_error() -> None:

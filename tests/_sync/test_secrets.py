@@ -6,16 +6,19 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from llmkit import LLMProviderConfigurationError, LLMProviderError, LLMProviderStreamError
+from llmkit.traffic import MOST_TOLD
 
 from ..answers import Api, error_body
 from ..server import CLOSE, GONE, Reply, Server, event, json_reply, raw_reply, stream_reply
-from ._backend import KEY, make_provider
+from ._backend import KEY, Client, in_thread, make_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -90,8 +93,91 @@ def test_prompt_and_answer_are_in_no_log(server: Server, api: Api, caplog: pytes
         with pytest.raises(LLMProviderError):
             provider.execute("the question")
     texts = [record.getMessage() for record in caplog.records if record.name.startswith("llmkit")]
-    assert len(texts) == 3
+    statuses = (200, 200, 400)
+    for status, request, head, end in zip(statuses, server.requests, texts[::2], texts[1::2], strict=True):
+        sent = request.headers["content-length"]
+        assert re.fullmatch(rf"POST {server.url}{api.path}: {status} in \d\.\d+ s, {sent} bytes sent", head)
+        assert re.fullmatch(rf"POST {server.url}{api.path}: \d+ bytes received in \d\.\d+ s", end)
     assert not [text for text in texts for word in ("question", "answer", "refusal") if word in text]
+
+
+def test_bodies_are_in_the_log_when_asked_for(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = f"the answer, which tells {KEY}"
+    server.add(json_reply(api.plain(told)), stream_reply(api.stream(told)))
+    server.add(json_reply(error_body(f"the refusal of {KEY}"), 400), [b"HTTP", CLOSE])
+    server.add(stream_reply([*api.begun("the answer"), GONE], end=False))
+    monkeypatch.setenv("LLMKIT_LOG_BODIES", "1")
+    caplog.set_level(logging.DEBUG)
+    with make_provider(server, api, max_retries=0) as provider:
+        provider.execute(f"the question of {KEY}", extra_query={"key": "another-secret"})
+        provider.stream("the question").response()
+        for _ in range(2):
+            with pytest.raises(LLMProviderError):
+                provider.execute("the question")
+        for _ in provider.stream("the question"):
+            break
+        assert in_thread(server.wait_gone)
+    assert server.requests[0].path.endswith("key=another-secret")
+    texts = [record.getMessage() for record in caplog.records if record.name.startswith("llmkit")]
+    for kind, count in ((": sent {", 5), (" bytes received in ", 4), (": received ", 4)):
+        assert len([text for text in texts if kind in text]) == count
+    joined = "\n".join(texts)
+    for words, count in (("the question", 5), ("the refusal", 1)):
+        assert joined.count(words) == count
+    assert joined.count("the answer") >= 3 and joined.count("[redacted]") >= 4
+    assert KEY not in joined and "another-secret" not in joined
+
+
+@pytest.mark.parametrize("value", ["", "0"])
+def test_bodies_are_not_asked_for_by_a_zero(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    server.add(json_reply(api.plain("the answer")))
+    monkeypatch.setenv("LLMKIT_LOG_BODIES", value)
+    caplog.set_level(logging.DEBUG)
+    with make_provider(server, api) as provider:
+        provider.execute("the question")
+    texts = [record.getMessage() for record in caplog.records if record.name.startswith("llmkit")]
+    assert len(texts) == 2 and not [text for text in texts if "question" in text or "answer" in text]
+
+
+@pytest.mark.parametrize("key", ["sk/test+0123456789/abc=", 'sk"test\\0123456789abc'])
+def test_key_is_found_however_it_is_written(server: Server, api: Api, key: str) -> None:
+    in_json = json.dumps(key)[1:-1]
+    for form in {key, in_json, key.replace("/", "\\/"), quote(key, safe="")}:
+        server.add(raw_reply(f'{{"error": {{"message": "No {form}"}}, "x": "{form}"'.encode(), 401))
+        with make_provider(server, api, api_key=key) as provider:
+            with pytest.raises(LLMProviderError) as caught:
+                provider.execute("Hi")
+        assert form not in f"{caught.value} {caught.value.body}"
+        assert "[redacted]" in str(caught.value)
+
+
+def test_key_is_not_shown_where_an_excerpt_cuts_it(server: Server, api: Api) -> None:
+    with make_provider(server, api, max_retries=0) as provider:
+        for most in (200, 2000):
+            for place in range(most - len(KEY), most, 3):
+                server.add(raw_reply(b"x" * place + KEY.encode() + b" and more" * 1000, 500))
+                with pytest.raises(LLMProviderError) as caught:
+                    provider.execute("Hi")
+                assert KEY[:8] not in shown(caught.value)
+
+
+def test_key_follows_no_redirect_of_a_client_that_follows_them(server: Server, api: Api) -> None:
+    with Server(default=json_reply(api.plain())) as other:
+        for status in (301, 302, 303, 307, 308):
+            server.add(raw_reply(b"", status, location=f"{other.url}{api.path}"))
+        with (
+            Client(verify=False, follow_redirects=True) as client,
+            make_provider(server, api, http_client=client) as provider,
+            make_provider(server, api) as own,
+        ):
+            for number in range(5):
+                with pytest.raises(LLMProviderError, match="30"):
+                    (own if number % 2 else provider).execute("Hi")
+        assert len(server.requests) == 5 and not other.connections
 
 
 def test_key_is_in_no_answer_and_no_dry_run(server: Server, api: Api) -> None:
@@ -144,3 +230,18 @@ def test_errors_survive_pickle_with_what_came(server: Server, api: Api, sleeps: 
     assert copy.partial == error.partial
     assert copy.partial.content == "One two"
     assert [attempt["status_code"] for attempt in copy.attempts] == [503]
+
+
+def test_long_bodies_are_cut_in_the_log(
+    server: Server, api: Api, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_LOG_BODIES", "1")
+    caplog.set_level(logging.DEBUG)
+    with make_provider(server, api, max_retries=0) as provider:
+        for place in range(MOST_TOLD - len(KEY), MOST_TOLD, 5):
+            server.add(raw_reply(b"x" * place + KEY.encode() + b"y" * 500_000))
+            with pytest.raises(LLMProviderError):
+                provider.execute("Hi")
+    texts = [record.getMessage() for record in caplog.records if ": received x" in record.getMessage()]
+    assert len(texts) == len(range(MOST_TOLD - len(KEY), MOST_TOLD, 5))
+    assert all(len(text) < MOST_TOLD + 200 and text.endswith("…") and KEY[:5] not in text for text in texts)
