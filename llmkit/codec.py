@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from itertools import accumulate
+from typing import Any, Final, TypeVar
 
 from .errors import LLMProviderBadRequestError
 
@@ -48,7 +50,7 @@ def _msgspec_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
 
     def decode(data: str | bytes) -> Any:
         try:
-            return _not_too_deep(decode_text(data), data, max_depth)
+            return decode_text(_not_too_deep(data, max_depth))
         except RecursionError:
             raise _too_deep(max_depth) from None
 
@@ -68,7 +70,7 @@ def _pydantic_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
             raise (_too_deep(max_depth) if "recursion limit" in str(error) else error) from None
 
     # The decoder's own limit costs nothing.
-    return decode if max_depth >= DEEPEST else lambda data: _not_too_deep(decode(data), data, max_depth)
+    return decode if max_depth >= DEEPEST else lambda data: decode(_not_too_deep(data, max_depth))
 
 
 def decode_json(data: str | bytes, max_depth: int = DEEPEST) -> Any:
@@ -83,28 +85,36 @@ def lenient_decode(text: str, max_depth: int = DEEPEST) -> Any:
     Services cut text between the two escapes of an emoji; whoever joins the deltas joins the halves.
     """
     try:
-        return _not_too_deep(_STANDARD.decode(text), text, max_depth)
+        return _STANDARD.decode(_not_too_deep(text, max_depth))
     except RecursionError:
         raise _too_deep(max_depth) from None
 
 
-def _not_too_deep(value: Any, text: str | bytes, max_depth: int) -> Any:
-    # Each level takes two brackets: hardly any event is long enough to be looked at.
-    if len(text) > 2 * max_depth:
-        opened = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
-        if opened > max_depth and _is_deeper(value, max_depth):
+Text = TypeVar("Text", bound=str | bytes)
+
+
+def _not_too_deep(text: Text, max_depth: int) -> Text:
+    """Return a JSON text as it is; raises ValueError for one with too many levels.
+
+    Before it is decoded, since a decoder that comes near the interpreter's limit of recursion leaves nothing to what
+    the garbage collector calls in the middle of it.
+    """
+    # Each level takes two brackets: hardly any event is long enough, or has enough of them, to be looked at.
+    if len(text) > 2 * max_depth and _opened(text) > max_depth:
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        brackets = _STRING.sub(b"", data).translate(None, _NO_BRACKETS)
+        if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > max_depth:
             raise _too_deep(max_depth)
-    return value
+    return text
 
 
-def _is_deeper(value: Any, max_depth: int) -> bool:
-    level = [value]
-    for _ in range(max_depth + 1):
-        level = [each for each in level if each.__class__ is dict or each.__class__ is list]
-        if not level:
-            return False
-        level = [inner for each in level for inner in (each.values() if each.__class__ is dict else each)]
-    return True
+def _opened(text: str | bytes) -> int:
+    return text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _STEPS)
 
 
 def _too_deep(max_depth: int) -> ValueError:

@@ -68,8 +68,9 @@ class TestDecoding:
 def test_a_faster_decoder_is_loaded_once_it_pays_and_used_where_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("msgspec", "pydantic_core"):
         monkeypatch.delitem(sys.modules, name, raising=False)
+    slow: Any = codec.json_decoder()
     fast = codec._fast_decoder(codec.DEEPEST)
-    assert codec.json_decoder().func is codec._standard_decode
+    assert slow.func is codec._standard_decode
     assert codec.json_decoder(codec.WORTH_LOADING) is fast
     for name in ("msgspec", "pydantic_core"):
         with monkeypatch.context() as loaded:
