@@ -42,7 +42,7 @@ async def connect(
             encrypted = TLSStream(stream, tls, host)
             await encrypted.shake_hands()
         except BaseException:
-            stream.abort()
+            await stream.aclose()
             raise
     return encrypted
 
@@ -79,11 +79,15 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     async def write(self, data: bytes, seconds: float | None) -> None:
         """Send `data`; returns when the last of it is on its way or among the few KiB that the loop still has."""
-        self._transport.write(data)
+        self.send(data)
         while self._clogged and not self._ended:
             await self._wait(seconds)
         if self._failure:
             raise self._failure
+
+    def send(self, data: bytes) -> None:
+        """Begin to send `data`, and wait for nothing."""
+        self._transport.write(data)
 
     def abort(self) -> None:
         """Have the loop close the socket in its next round; nothing more is sent."""
@@ -221,6 +225,10 @@ class TLSStream:
                 result = call(*arguments)
             except ssl.SSLWantReadError:
                 wanting = True
+            except ssl.SSLError:
+                # The alert, by which the peer learns what is wrong.
+                self._stream.send(self._outgoing.read())
+                raise
             if self._outgoing.pending:
                 await self._stream.write(self._outgoing.read(), seconds)
             if not wanting:
