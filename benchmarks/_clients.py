@@ -31,6 +31,7 @@ __all__ = [
     "HAND",
     "HEADERS",
     "KEY",
+    "LEAN",
     "OURS",
     "OVER_HTTPX",
     "PACKAGES",
@@ -47,6 +48,7 @@ __all__ = [
 HAND = "httpx by hand"
 OURS = "llmkit"
 EVENTS = "llmkit, `events()`"
+LEAN = "llmkit, `keep_text=False`"
 OVER_HTTPX = "llmkit over httpx's transport"
 FAST = "llmkit with the extra `fast`"
 SSE_JSON = "httpx-sse and json"
@@ -119,8 +121,13 @@ async def by_hand_async(base_url: str) -> AsyncIterator[AsyncRead]:
         yield read
 
 
+LONGEST_STREAM = 2**30
+"""More than a stream may have by default: the longest here has a million events."""
+
+
 def provider(base_url: str) -> SyncProvider:
-    return create_sync_llm_provider("openai", model_name="gpt-5-mini", api_key=KEY, base_url=base_url)
+    settings: dict[str, Any] = {"model_name": "gpt-5-mini", "api_key": KEY, "base_url": base_url}
+    return create_sync_llm_provider("openai", max_stream_bytes=LONGEST_STREAM, **settings)
 
 
 def async_provider(base_url: str) -> AsyncProvider:
@@ -148,6 +155,17 @@ async def with_llmkit_async(base_url: str) -> AsyncIterator[AsyncRead]:
                 async for text in stream:
                     length += len(text)
             return length
+
+        yield read
+
+
+@contextmanager
+def with_llmkit_lean(base_url: str) -> Iterator[Read]:
+    with provider(base_url) as llm:
+
+        def read() -> int:
+            with llm.stream(PROMPT, keep_text=False) as stream:
+                return sum(len(text) for text in stream)
 
         yield read
 
@@ -334,6 +352,7 @@ BLOCKING: dict[str, Callable[[str], AbstractContextManager[Read]]] = {
     HAND: by_hand,
     OURS: with_llmkit,
     EVENTS: with_llmkit_events,
+    LEAN: with_llmkit_lean,
     OVER_HTTPX: with_llmkit_over_httpx,
     FAST: with_llmkit_fast,
     SSE_JSON: with_httpx_sse,

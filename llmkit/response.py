@@ -143,14 +143,16 @@ def _chat_tool_call(call: ToolCall) -> dict[str, Any]:
 class ResponseBuilder:
     """Builds the answer from its events: of a stream as they come, of a plain body all at once.
 
-    It keeps the answer so far, and little more than that: no event, and no piece of text by itself. Raises
-    LLMProviderServerError for more tool calls than `max_tool_calls` (None: no bound).
+    It keeps the answer so far, and little more than that: no event, and no piece of text by itself; without `keep_text`
+    no text and no reasoning at all. Raises LLMProviderServerError for more tool calls than `max_tool_calls` (None: no
+    bound).
     """
 
-    def __init__(self, max_tool_calls: int | None = None) -> None:
+    def __init__(self, max_tool_calls: int | None = None, *, keep_text: bool = True) -> None:
         self.max_tool_calls = max_tool_calls
-        self._text = _GrowingText()
-        self._reasoning = _GrowingText()
+        self.keep_text = keep_text
+        self._text = _GrowingText(keep_text)
+        self._reasoning = _GrowingText(keep_text)
         self._refusal = _GrowingText()
         self._tool_calls: dict[int, _ToolCallText] = {}
         self._native: list[dict[str, Any]] = []
@@ -241,9 +243,10 @@ class _GrowingText:
     and joining all of the text now and again would take quadratic time.
     """
 
-    __slots__ = ("_batches", "pieces")
+    __slots__ = ("_batches", "_keep", "pieces")
 
-    def __init__(self) -> None:
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
         self.pieces: list[str] = []
         self._batches: list[str] = []
 
@@ -252,8 +255,10 @@ class _GrowingText:
         self.fold()
 
     def fold(self) -> None:
-        """Join the pieces if they are many."""
-        if len(self.pieces) >= BATCH:
+        """Join the pieces if they are many; let go of them if nothing is kept."""
+        if not self._keep:
+            self.pieces.clear()
+        elif len(self.pieces) >= BATCH:
             self._batches.append("".join(self.pieces))
             self.pieces.clear()
 

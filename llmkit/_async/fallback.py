@@ -153,6 +153,7 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         system_prompt: str | None = None,
         *,
         previous_response_id: str | None = None,
+        keep_text: bool = True,
         **options: Unpack[CallOptions],
     ) -> AsyncStream:
         """Return the answer as a stream; a plain method, so `async with provider.stream(…)` needs no await.
@@ -162,7 +163,11 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         """
         keywords = {**options, "system_prompt": system_prompt, "previous_response_id": previous_response_id}
         _refuse_settings_of_one(keywords)
-        return _AsyncFallbackStream(lambda: self._first(lambda *arguments: _opened(prompt, *arguments), keywords))
+
+        async def opening() -> _Opened:
+            return await self._first(lambda *arguments: _opened(prompt, *arguments), keywords)
+
+        return _AsyncFallbackStream(opening, keep_text)
 
     embed = _refusal("embed", "vectors of different models cannot be compared")
     list_models = _refusal("list_models", "each service has its own models")
@@ -293,9 +298,9 @@ _Opened = tuple[AsyncStream, list[Fallback]]
 class _AsyncFallbackStream(AsyncStream):
     """The stream of the provider that was the first to come to its first output, which is taken over from there."""
 
-    def __init__(self, opening: Callable[[], Awaitable[_Opened]]) -> None:
+    def __init__(self, opening: Callable[[], Awaitable[_Opened]], keep_text: bool) -> None:
         # Who answers which call is known once the stream is open; nothing asks for it before.
-        super().__init__(*cast("Any", (None, None, None)))
+        super().__init__(*cast("Any", (None, None, None)), keep_text=keep_text)
         self._opening = opening
         self._fallbacks: list[Fallback] = []
 

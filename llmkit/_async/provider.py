@@ -197,19 +197,23 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
         system_prompt: str | None = None,
         *,
         previous_response_id: str | None = None,
+        keep_text: bool = True,
         **options: Unpack[CallOptions],
     ) -> AsyncStream:
         """Return the answer as a stream; a plain method, so `async with provider.stream(…)` needs no await.
 
         Nothing is sent before the stream is entered or read. A prompt over the token limit raises here, or then if it
-        takes long to count.
+        takes long to count. Without `keep_text` nothing is kept of the text and the reasoning that were handed out:
+        `response()` and `error.partial` lack them, and a stream of any length takes the same memory.
         """
         keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.ENABLED}
         call = self.make_call(
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
+        if call.output_format and not keep_text:
+            raise LLMProviderBadRequestError("response_format needs the whole text; leave keep_text=False out")
         self.check_token_limit(call, at_once=True)
-        return AsyncStream(self._exchange, self, call)
+        return AsyncStream(self._exchange, self, call, keep_text=keep_text)
 
     async def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
         """Return an answer that the service has stored; `finish_reason` is "pause" while it is still at work.

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..call import Call
 from ..errors import (
+    LLMProviderBadRequestError,
     LLMProviderConnectionError,
     LLMProviderError,
     LLMProviderStreamError,
@@ -41,12 +42,12 @@ class AsyncStream:
     nothing is tried again: an error then carries the answer so far as `partial`.
     """
 
-    def __init__(self, exchange: AsyncExchange, provider: HTTPProvider, call: Call) -> None:
+    def __init__(self, exchange: AsyncExchange, provider: HTTPProvider, call: Call, *, keep_text: bool = True) -> None:
         self._exchange = exchange
         self._provider = provider
         self._call = call
         self._reader: AsyncEventReader | None = None
-        self._builder = ResponseBuilder()
+        self._builder = ResponseBuilder(keep_text=keep_text)
         self._unread: Iterator[Event] = iter(())
         self._entered = False
         self._resumed_at: tuple[str, int] | None = None
@@ -73,7 +74,10 @@ class AsyncStream:
 
         Each is a whole of its own, and unchecked: its last string or number may be cut, and more be missing.
         The checked object is `(await stream.response()).parsed`; where that raises, so does the end of this iteration.
+        Raises LLMProviderBadRequestError for a stream without `keep_text`.
         """
+        if not self._builder.keep_text:
+            raise LLMProviderBadRequestError("objects() is made of all the text so far; leave keep_text=False out")
         return _AsyncObjects(self)
 
     async def response(self) -> LLMResponse:

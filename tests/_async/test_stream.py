@@ -13,6 +13,7 @@ import pytest
 
 from llmkit import (
     Finish,
+    LLMProviderBadRequestError,
     LLMProviderConnectionError,
     LLMProviderError,
     LLMProviderRateLimitError,
@@ -450,3 +451,19 @@ async def test_raw_events_come_before_what_is_made_of_them(server: Server, api: 
     assert isinstance(events[position - 1], RawEvent)
     assert "Hel" in events[position - 1].data
     assert response.content == "Hello"
+
+
+async def test_a_stream_that_keeps_no_text_hands_all_of_it_out(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream("Hel", "lo!")), [*stream_reply(api.begun("Hel"), end=False), CLOSE])
+    async with make_provider(server, api, max_retries=0) as provider:
+        stream = provider.stream("Hi", keep_text=False)
+        assert [text async for text in stream] == ["Hel", "lo!"]
+        response = await stream.response()
+        assert (response.content, response.finish_reason) == ("", "stop") and response.usage is not None
+        with pytest.raises(LLMProviderStreamError) as caught:
+            await provider.stream("Hi", keep_text=False).response()
+        assert caught.value.partial is not None and caught.value.partial.content == ""
+        with pytest.raises(LLMProviderBadRequestError, match="keep_text"):
+            provider.stream("Hi", keep_text=False).objects()
+        with pytest.raises(LLMProviderBadRequestError, match="keep_text"):
+            provider.stream("Hi", keep_text=False, response_format=dict[str, str])
