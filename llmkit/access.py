@@ -61,7 +61,7 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
         if spec.key_optional or not spec.key_variables:
             return None
         raise LLMProviderConfigurationError(
-            f"{spec.name} needs a key: set {' or '.join(spec.key_variables)} in the environment or in .env, "
+            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env, "
             "or pass api_key=…",
             provider=spec.name,
         )
@@ -81,9 +81,7 @@ def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
     """
     found = base_url or _VARIABLE.sub(lambda place: _fill(spec, *place.groups()), spec.base_url)
     if not found and not spec.launch:
-        raise LLMProviderConfigurationError(
-            f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name
-        )
+        raise LLMProviderConfigurationError("no address; pass base_url=…", provider=spec.name)
     return found
 
 
@@ -95,7 +93,7 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
     value = environment(variable) or default
     if value is None:
         raise LLMProviderConfigurationError(
-            f"{spec.name} needs an address: set {variable} in the environment or in .env, or pass base_url=…",
+            f"no address; set {variable} in the environment or in .env, or pass base_url=…",
             provider=spec.name,
         )
     return value.rstrip("/")
