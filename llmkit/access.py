@@ -61,8 +61,7 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
         if spec.key_optional or not spec.key_variables:
             return None
         raise LLMProviderConfigurationError(
-            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env, "
-            "or pass api_key=…",
+            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env, or pass api_key=…",
             provider=spec.name,
         )
     key = api_key.strip() if isinstance(api_key, str) else ""
@@ -101,6 +100,9 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
 
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
     """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
+    if not isinstance(base_url, str):
+        told = f"base_url is a {type(base_url).__name__}; it must be a string like https://api.example.com/v1"
+        raise LLMProviderConfigurationError(told)
     # A password and a query may be secrets.
     told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])
     try:
