@@ -61,8 +61,7 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
         if spec.key_optional or not spec.key_variables:
             return None
         raise LLMProviderConfigurationError(
-            f"{spec.name} needs a key: set {' or '.join(spec.key_variables)} in the environment or in .env, "
-            "or pass api_key=…",
+            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env, or pass api_key=…",
             provider=spec.name,
         )
     key = api_key.strip() if isinstance(api_key, str) else ""
@@ -81,9 +80,7 @@ def find_base_url(spec: ProviderSpec, base_url: str | None) -> str:
     """
     found = base_url or _VARIABLE.sub(lambda place: _fill(spec, *place.groups()), spec.base_url)
     if not found and not spec.launch:
-        raise LLMProviderConfigurationError(
-            f"{spec.name} has no address of its own: pass base_url=…", provider=spec.name
-        )
+        raise LLMProviderConfigurationError("no address; pass base_url=…", provider=spec.name)
     return found
 
 
@@ -95,7 +92,7 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
     value = environment(variable) or default
     if value is None:
         raise LLMProviderConfigurationError(
-            f"{spec.name} needs an address: set {variable} in the environment or in .env, or pass base_url=…",
+            f"no address; set {variable} in the environment or in .env, or pass base_url=…",
             provider=spec.name,
         )
     return value.rstrip("/")
@@ -103,6 +100,9 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
 
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
     """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
+    if not isinstance(base_url, str):
+        told = f"base_url is a {type(base_url).__name__}; it must be a string like https://api.example.com/v1"
+        raise LLMProviderConfigurationError(told)
     # A password and a query may be secrets.
     told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])
     try:

@@ -14,14 +14,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import LLMProviderConfigurationError
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["CachedAnswer", "MemoryCache", "ResponseCache", "SQLiteCache", "cache_key"]
+__all__ = ["CachedAnswer", "MemoryCache", "ResponseCache", "SQLiteCache", "cache_key", "check_cache"]
 
 MAKE_TABLE = """
     CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, stored REAL, headers TEXT, sizes TEXT, body BLOB)
@@ -133,7 +133,8 @@ class SQLiteCache:
             with self._lock:
                 self._open().execute("SELECT count(*) FROM answers").fetchone()
         except (OSError, sqlite3.Error) as error:
-            raise LLMProviderConfigurationError(f"the cache {self._path} cannot be used: {error}") from None
+            told = getattr(error, "strerror", None) or error
+            raise LLMProviderConfigurationError(f"the cache {self._path} cannot be used: {told}") from None
 
     def get(self, key: str) -> CachedAnswer | None:
         """Return an answer, None where there is none, one that is too old, or the file cannot be read."""
@@ -195,6 +196,13 @@ class SQLiteCache:
         from logging import getLogger
 
         getLogger(__name__).warning("the cache %s cannot be %s: %s", self._path, what, error)
+
+
+def check_cache(cache: Any) -> None:
+    """Raise LLMProviderConfigurationError for what is no `ResponseCache`."""
+    if not all(hasattr(cache, name) for name in ("get", "put", "in_memory")):
+        told = f"cache is a {type(cache).__name__}; it must be a MemoryCache, a SQLiteCache or another ResponseCache"
+        raise LLMProviderConfigurationError(told)
 
 
 def cache_key(*parts: str | bytes | None) -> str:

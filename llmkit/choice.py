@@ -57,7 +57,7 @@ def choose(name: str | None = None) -> Choice:
         model = environment("DEFAULT_MODEL_NAME") or ""
     model = model or find_spec(provider).default_model or ""
     if not model:
-        raise LLMProviderConfigurationError(f"{provider} has no default model: name one, as {provider}/MODEL")
+        raise LLMProviderConfigurationError(f"no default model; name one, as {provider}/MODEL", provider=provider)
     return Choice(provider, model)
 
 

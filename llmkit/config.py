@@ -21,6 +21,7 @@ __all__ = [
     "StreamMode",
     "environment",
     "nearest",
+    "unknown_setting",
 ]
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -160,9 +161,7 @@ class LLMConfig:
         """Remember which settings the caller named: only `__new__` sees them apart from the defaults."""
         for name in settings:
             if name not in cls.__dataclass_fields__:
-                raise LLMProviderConfigurationError(
-                    f"{cls.__name__} has no setting {name!r}{nearest(name, cls.__dataclass_fields__)}"
-                )
+                raise unknown_setting(name, cls.__dataclass_fields__)
         config = super().__new__(cls)
         object.__setattr__(config, "_explicit", frozenset(settings) - {"model_name"})
         return config
@@ -199,6 +198,11 @@ class LLMConfig:
         config = object.__new__(type(self))
         config.__dict__.update(self.__dict__, **{name: value})
         return config
+
+
+def unknown_setting(name: str, names: Any) -> LLMProviderConfigurationError:
+    """Return the error for a setting that there is not among `names`."""
+    return LLMProviderConfigurationError(f"there is no setting {name!r}{nearest(name, names)}")
 
 
 def nearest(name: str, names: Any) -> str:

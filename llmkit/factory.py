@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
-from .config import LLMConfig, Settings, StreamMode, environment
+from .config import LLMConfig, Settings, StreamMode, environment, unknown_setting
 from .errors import LLMProviderConfigurationError
 from .provider import LLMProvider
 from .services import find_spec, register_spec
@@ -147,6 +147,9 @@ def _create(
     api_key: str | None,
     wiring: dict[str, Any],
 ) -> LLMProvider:
+    for setting in settings:
+        if setting not in LLMConfig.__dataclass_fields__:
+            raise unknown_setting(setting, FactoryOptions.__annotations__)
     default_name = environment("DEFAULT_LLM_PROVIDER") or "openai"
     name = provider_type or default_name
     custom = _classes.get(str(name).lower())
@@ -156,7 +159,7 @@ def _create(
         default = environment("DEFAULT_MODEL_NAME") if name == default_name else None
         model_name = model_name or default or (spec.default_model if spec else None)
         if model_name is None:
-            raise LLMProviderConfigurationError(f"{name} has no default model: pass model_name=…")
+            raise LLMProviderConfigurationError("no default model; pass model_name=…", provider=name)
         config = LLMConfig(**{**settings, "model_name": model_name})
     else:
         given = {**settings, "model_name": model_name} if model_name else settings

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from .errors import LLMProviderConfigurationError, LLMProviderRateLimitError
 
-__all__ = ["CallQueue", "Limits", "RateLimit", "Ticket", "rate_limits"]
+__all__ = ["CallQueue", "Limits", "RateLimit", "Ticket", "check_limits", "rate_limits"]
 
 LONGEST_PAUSE: Final = 60.0
 """Seconds for which one refusal of the service holds up the other calls, however long it asks for."""
@@ -57,6 +57,13 @@ class Limits:
                 raise LLMProviderConfigurationError(
                     f"Limits: {name} is {value!r}; it must be a number above 0, or None"
                 )
+
+
+def check_limits(limits: Any) -> None:
+    """Raise LLMProviderConfigurationError for what are no `Limits`."""
+    if not isinstance(limits, Limits):
+        told = f"limits is a {type(limits).__name__}; it must be Limits(concurrency=…), or None"
+        raise LLMProviderConfigurationError(told)
 
 
 class RateLimit(NamedTuple):

@@ -155,8 +155,9 @@ def _model_path(model: str | None) -> pathlib.Path:
         with path.open("rb") as file:
             magic = file.read(4)
     except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or error
         raise LLMProviderConfigurationError(
-            f"a local model is {DEFAULT_LOCAL_MODEL!r} or the path of a GGUF file; {model!r} cannot be read: {error}"
+            f"a local model is {DEFAULT_LOCAL_MODEL!r} or the path of a GGUF file; {model!r} cannot be read: {told}"
         ) from error
     if magic != b"GGUF":
         raise LLMProviderConfigurationError(f"{model!r} is not a GGUF file: it begins with {magic!r}, not b'GGUF'")

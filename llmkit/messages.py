@@ -207,7 +207,9 @@ def _native(native: Any, place: str) -> tuple[Issuer, tuple[Mapping[str, Any], .
 def _content(content: Any, place: str) -> str | tuple[Part, ...] | None:
     if content is None or isinstance(content, str):
         return content
-    return tuple(_part(part, f"{place}[{i}]") for i, part in enumerate(_list(content, place)))
+    return tuple(
+        _part(part, f"{place}[{i}]") for i, part in enumerate(_list(content, place, "a string or a list of parts"))
+    )
 
 
 def _part(part: Any, place: str) -> Part:
@@ -281,10 +283,10 @@ def _tool_call(call: Any, place: str) -> ToolCall:
         raise LLMProviderBadRequestError(f"{place} is no tool call: {told}; it must be like {shape}") from None
 
 
-def _list(value: Any, place: str) -> Sequence[Any]:
+def _list(value: Any, place: str, allowed: str = "a list") -> Sequence[Any]:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return value
-    raise LLMProviderBadRequestError(f"{place} is a {type(value).__name__}; it must be a list")
+    raise LLMProviderBadRequestError(f"{place} is a {type(value).__name__}; it must be {allowed}")
 
 
 def data_url(media_type: str, data: bytes) -> str:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote, urlencode
 
 from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
-from .call import Adjustment, Call
+from .call import Adjustment, Call, CallOptions
 from .codec import encode_json
-from .config import APIType, ConfigSettings, LLMConfig, StreamMode, environment
+from .config import APIType, ConfigSettings, LLMConfig, StreamMode, environment, unknown_setting
 from .countable import Countable, countable, fits_by_length
 from .errors import (
     LLMProviderBadRequestError,
@@ -167,7 +167,8 @@ class LLMProvider:
         return self._config.replace(**settings)
 
     def _unsupported(self, operation: str) -> LLMProviderUnsupportedOperationError:
-        return LLMProviderUnsupportedOperationError(f"{self.provider_type} does not support {operation}")
+        told = f"it does not support {operation}"
+        return LLMProviderUnsupportedOperationError(told, provider=self.provider_type)
 
 
 class HTTPProvider(LLMProvider):
@@ -187,6 +188,7 @@ class HTTPProvider(LLMProvider):
     ) -> None:
         super().__init__(config)
         self.hooks = observers(hooks)
+        _check_wiring(limits, cache)
         self.limits = limits
         self.cache = cache
         self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
@@ -241,6 +243,12 @@ class HTTPProvider(LLMProvider):
         Raises LLMProviderBadRequestError for messages of the wrong shape, LLMProviderConfigurationError for wrong
         settings; nothing has been sent then.
         """
+        for name in settings:
+            if name not in LLMConfig.__dataclass_fields__:
+                raise unknown_setting(name, CallOptions.__annotations__)
+        if not (system_prompt is None or isinstance(system_prompt, str)):
+            told = f"system_prompt is a {type(system_prompt).__name__}; it must be a string, or None"
+            raise LLMProviderBadRequestError(told)
         config = self._changed(settings) if settings else self._config
         largest_plain_answer = self.wire_format(config.api_type).largest_plain_answer
         must_stream = largest_plain_answer is not None and (config.max_tokens or 0) > largest_plain_answer
@@ -399,6 +407,17 @@ class HTTPProvider(LLMProvider):
     def redacted(self, text: str) -> str:
         """Return a text of the service with the key taken out of it."""
         return self._key.removed_from(text) if self._key else text
+
+
+def _check_wiring(limits: Any, cache: Any) -> None:
+    if limits is not None:
+        from .limits import check_limits
+
+        check_limits(limits)
+    if cache is not None:
+        from .cache import check_cache
+
+        check_cache(cache)
 
 
 def _is_bare(prompt: Any, tools: Any, response_format: Any) -> bool:

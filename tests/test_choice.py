@@ -56,7 +56,7 @@ def test_the_local_model_is_the_default_where_no_key_is_set(monkeypatch: pytest.
     [
         ({}, None, "no service is configured: set OPENAI_API_KEY"),
         ({}, "gpt-4o", "no service is configured"),
-        ({}, "azure", "azure has no default model: name one, as azure/MODEL"),
+        ({}, "azure", "azure: no default model; name one, as azure/MODEL"),
         ({"DEFAULT_LLM_PROVIDER": "antropic"}, None, "did you mean 'anthropic'"),
     ],
 )

@@ -237,7 +237,7 @@ def test_a_service_that_fails_is_one_line_and_the_status_one(server: Server, run
         (["chat", "-f", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
         (["chat", "-f", "."], ". cannot be read: Is a directory"),
         (["chat", "-m", "anthropic/x", "Hi"], "set ANTHROPIC_API_KEY"),
-        (["chat", "-m", "azure", "Hi"], "azure has no default model"),
+        (["chat", "-m", "azure", "Hi"], "azure: no default model"),
         (["chat", "--temperature", "3", "Hi"], "temperature is 3.0; it must be a number from 0 to 2"),
         (["chat", "-o", "top_p", "Hi"], "'top_p' must be like NAME=VALUE"),
         (["chat", "--schema", "{", "Hi"], "the schema is no JSON"),

@@ -188,7 +188,7 @@ def test_the_doctor_offline_asks_nobody(server: Server, run: Run, monkeypatch: p
     ("environment", "told"),
     [
         ({}, "FAILED  service: no service is configured: set OPENAI_API_KEY"),
-        ({"DEFAULT_LLM_PROVIDER": "groq", "DEFAULT_MODEL_NAME": "m"}, "groq needs a key: set GROQ_API_KEY"),
+        ({"DEFAULT_LLM_PROVIDER": "groq", "DEFAULT_MODEL_NAME": "m"}, "groq: no key; set GROQ_API_KEY"),
         ({"DEFAULT_LLM_PROVIDER": "local"}, "FAILED  service local: the model or its server is not installed"),
         ({"OPENAI_API_KEY": KEY, "SSL_CERT_FILE": "/nowhere.pem"}, "SSL_CERT_FILE names /nowhere.pem does not exist"),
     ],

@@ -80,7 +80,7 @@ class TestFactory:
             register_provider(name, ProviderSpec(name="x", base_url="https://x.example.com"))
 
     def test_a_missing_key_is_answered_with_its_variable(self) -> None:
-        with pytest.raises(LLMProviderConfigurationError, match="OPENAI_API_KEY"):
+        with pytest.raises(LLMProviderConfigurationError, match=r"^openai: no key; set OPENAI_API_KEY in"):
             create_sync_llm_provider("openai", model_name="gpt-4o")
 
     @pytest.mark.parametrize("key", ["", "  ", "sk-\nx: y", "sk-ключ", 5])
@@ -144,7 +144,7 @@ class TestFactory:
         assert made.execute("hello").content == "HELLO"
         assert made.get_model_info()["provider_type"] == "custom"
         assert made.estimate_tokens("hello") >= 1
-        with pytest.raises(LLMProviderUnsupportedOperationError, match="custom does not support execute_responses_api"):
+        with pytest.raises(LLMProviderUnsupportedOperationError, match=r"^custom: it does not support execute_resp"):
             made.execute_responses_api("hello")
 
     def test_what_is_no_provider_is_not_registered(self) -> None:
@@ -280,6 +280,30 @@ class TestProvider:
     def test_a_config_of_the_wrong_type_is_refused(self) -> None:
         with pytest.raises(LLMProviderConfigurationError, match="config is a dict"):
             SyncProvider({"model_name": "m"}, KEY)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("wiring", "told"),
+        [
+            ({"base_url": 5}, "^base_url is a int; it must be a string like https://"),
+            ({"limits": 8}, "^limits is a int; it must be Limits"),
+            ({"cache": "answers.db"}, "^cache is a str; it must be a MemoryCache"),
+            ({"temprature": 1}, r"^there is no setting 'temprature'; did you mean 'temperature'\?"),
+            ({"hook": None}, r"^there is no setting 'hook'; did you mean 'hooks'\?"),
+        ],
+    )
+    def test_a_wrong_keyword_of_the_factory_is_named(self, wiring: dict[str, Any], told: str) -> None:
+        with pytest.raises(LLMProviderConfigurationError, match=told):
+            provider(**wiring)
+
+    @pytest.mark.parametrize(("name", "meant"), [("tool", "tools"), ("respons_format", "response_format")])
+    def test_a_misspelt_keyword_of_a_call_is_told_among_those_of_calls(self, name: str, meant: str) -> None:
+        options: dict[str, Any] = {name: None}
+        with pytest.raises(LLMProviderConfigurationError, match=rf"no setting '{name}'; did you mean '{meant}'\?"):
+            provider().build_request("Hello", **options)
+
+    def test_a_system_prompt_that_is_no_text_is_refused(self) -> None:
+        with pytest.raises(LLMProviderBadRequestError, match=r"^system_prompt is a int; it must be a string, or None"):
+            provider().build_request("Hello", system_prompt=5)
 
     def test_a_client_of_the_wrong_world_is_refused(self) -> None:
         from llmkit._sync._backend import httpx

@@ -66,7 +66,7 @@ WITHOUT_PYDANTIC = {
     "`pip install pydantic`",
 }
 WITHOUT_DOTENV = {
-    "dotenv_file": "LLMProviderConfigurationError: groq: groq needs a key: set GROQ_API_KEY in the environment or in "
+    "dotenv_file": "LLMProviderConfigurationError: groq: no key; set GROQ_API_KEY in the environment or in "
     ".env, or pass api_key=…"
 }
 PYDANTIC, TOKENS = ["pydantic", "pydantic_core"], ["tiktoken", "toktok"]

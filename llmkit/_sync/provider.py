@@ -16,7 +16,7 @@ from ..provider import HTTPProvider, LLMProvider
 from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
 from ..tools import Toolbox, forces_call, tool_result
-from ..wire.operations import Embeddings, ModelInfo
+from ..wire.operations import Embeddings, ModelInfo, checked_texts
 from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import SyncExchange
 from .stream import SyncStream
@@ -253,7 +253,7 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         """
         embed, read = self.operation("embed"), self.operation("read_embeddings")
         call = self.make_operation("embeddings", **options)
-        request = embed(call.model, [texts] if isinstance(texts, str) else texts, dimensions)
+        request = embed(call.model, checked_texts(texts), dimensions)
         embeddings: Embeddings = self._exchange.perform(call, request, lambda body: read(body, call.model))
         return embeddings
 

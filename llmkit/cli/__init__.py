@@ -95,8 +95,7 @@ def _status(arguments: list[str]) -> int:
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else 0
     except LLMProviderError as error:
-        # Some messages begin with the name themselves.
-        note(error.message if error.message.startswith(f"{error.provider} ") else str(error))
+        note(str(error))
         return _exit_code(error)
     return status
 

@@ -16,7 +16,16 @@ from urllib.parse import quote
 from ..errors import LLMProviderBadRequestError
 from . import WireRequest
 
-__all__ = ["ANTHROPIC", "GEMINI", "OPENAI", "OPENAI_COMPATIBLE", "Embeddings", "ModelInfo", "Operations"]
+__all__ = [
+    "ANTHROPIC",
+    "GEMINI",
+    "OPENAI",
+    "OPENAI_COMPATIBLE",
+    "Embeddings",
+    "ModelInfo",
+    "Operations",
+    "checked_texts",
+]
 
 
 @dataclass(slots=True)
@@ -40,6 +49,15 @@ class ModelInfo:
     context_window: int | None = None
     max_output_tokens: int | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def checked_texts(texts: Any) -> Sequence[str]:
+    """Return the texts to embed as a list; raises LLMProviderBadRequestError for what is neither text nor texts."""
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
+        return texts
+    raise LLMProviderBadRequestError(f"texts is a {type(texts).__name__}; it must be a string or a list of strings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -284,7 +284,7 @@ async def test_a_provider_of_your_own_is_a_member_as_any(server: Server, api: Ap
         assert (await provider.execute("hi")).content == "HI"
         # What it does not offer is no answer, either.
         with pytest.raises(
-            LLMProviderUnsupportedOperationError, match="custom does not support execute_chat"
+            LLMProviderUnsupportedOperationError, match="custom: it does not support execute_chat"
         ) as caught:
             await provider.execute_chat_completion("hi")
         assert caught.value.fallbacks == (fallback(LLMProviderOverloadedError, 503, "gpt-4o"),)

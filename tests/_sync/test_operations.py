@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from llmkit import LLMProviderNotFoundError, LLMProviderServerError, LLMProviderUnsupportedOperationError
+from llmkit import (
+    LLMProviderBadRequestError,
+    LLMProviderNotFoundError,
+    LLMProviderServerError,
+    LLMProviderUnsupportedOperationError,
+)
 
 from ..server import Server, json_reply
 from ._backend import make_provider_of
@@ -109,11 +114,19 @@ def test_the_service_counts_the_prompt_with_its_tools(server: Server, name: str,
 
 def test_what_a_service_does_not_offer_is_refused_before_anything_is_sent(server: Server) -> None:
     with make_provider_of("anthropic", server) as provider:
-        with pytest.raises(LLMProviderUnsupportedOperationError, match="anthropic does not support embed"):
+        with pytest.raises(LLMProviderUnsupportedOperationError, match="anthropic: it does not support embed"):
             provider.embed("a")
     with make_provider_of("groq", server) as provider:
-        with pytest.raises(LLMProviderUnsupportedOperationError, match="groq does not support count_tokens"):
+        with pytest.raises(LLMProviderUnsupportedOperationError, match="groq: it does not support count_tokens"):
             provider.count_tokens("a")
+    assert server.requests == []
+
+
+def test_what_is_no_text_is_not_embedded(server: Server) -> None:
+    with make_provider_of("openai", server) as provider:
+        for texts, kind in ((5, "int"), ([1], "list"), (b"a", "bytes")):
+            with pytest.raises(LLMProviderBadRequestError, match=f"texts is a {kind}; it must be a string or a list"):
+                provider.embed(texts)  # type: ignore[arg-type]
     assert server.requests == []
 
 
