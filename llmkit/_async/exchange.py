@@ -76,11 +76,11 @@ class AsyncExchange:
             keep = await self._look_up(call, record)
             answer = await self._try(call, record, lambda retries: self._complete_once(call, retries, keep))
             answer = with_parsed(answer, call.output_format)
+            if keep:
+                await keep.store(answer, None)
         except BaseException as error:
             record.end(time.monotonic(), error=error)
             raise
-        if keep:
-            await keep.store(answer, None)
         record.end(time.monotonic(), answer)
         answer.metadata |= {"duration": record.duration, "cached": record.cached}
         return answer
@@ -172,11 +172,14 @@ class AsyncExchange:
         return keep
 
     async def _try(self, call: Call, record: CallRecord, attempt: Callable[[Retries], Awaitable[Result]]) -> Result:
-        deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
+        # Of the whole call: an answer that is taken up again has no more time.
+        deadline = record.started + call.config.deadline if call.config.deadline else None
         note = partial(self._note_retry, record)
         retries = Retries(call.config, self._provider.budget, deadline, time.monotonic, note)
-        if self._queue and not record.cached:
-            attempt = partial(self._in_turn, self._queue, call, attempt)
+        if not record.cached:
+            self._provider.budget.pay_in()
+            if self._queue:
+                attempt = partial(self._in_turn, self._queue, call, attempt)
         try:
             return await attempt(retries)
         except LLMProviderError as error:
@@ -216,6 +219,9 @@ class AsyncExchange:
             raise
         if isinstance(result, AsyncEventReader):
             result.ticket = ticket
+            if result.closed:
+                # The answer came at once.
+                ticket.release()
         else:
             ticket.release()
             ticket.settle(getattr(result, "total_tokens", None))

@@ -47,7 +47,12 @@ class SyncKeep:
         self._headers = headers
         self._pieces = []
         self._size = 0
-        response.stream = _AsyncWatched(response.stream, self)
+        if response.is_stream_consumed:
+            # A caller's transport has read it already, and httpx decompressed it.
+            self._headers = {name: text for name, text in headers.items() if name != "content-encoding"}
+            self.add(response.content)
+        else:
+            response.stream = _AsyncWatched(response.stream, self)
 
     def add(self, piece: bytes) -> None:
         """Keep a piece, or none at all of a body that is larger than a body may be."""

@@ -15,8 +15,9 @@ __all__ = ["wait_turn"]
 def wait_turn(queue: CallQueue, tokens: int, deadline: float | None) -> Ticket:
     """Return the ticket of a call whose turn it is; whoever gets it releases it.
 
-    Raises LLMProviderRateLimitError where the queue is full, LLMProviderTimeoutError where the turn has not come by
-    `deadline` (a moment of `time.monotonic`, None: no bound). A cancelled wait leaves the queue.
+    Raises LLMProviderRateLimitError where the queue is full, LLMProviderTimeoutError with the code "queue_timeout"
+    where the turn has not come by `deadline` (a moment of `time.monotonic`, None: no bound). A cancelled wait leaves
+    the queue.
     """
     ticket = queue.join(tokens)
     try:
@@ -28,7 +29,7 @@ def wait_turn(queue: CallQueue, tokens: int, deadline: float | None) -> Ticket:
                 return ticket
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
-                raise LLMProviderTimeoutError("the call's turn did not come within its deadline", code="deadline")
+                raise LLMProviderTimeoutError("the call's turn did not come within its deadline", code="queue_timeout")
             ticket.signal.wait(min((each for each in (seconds, left) if each is not None), default=None))
     except BaseException:
         queue.leave(ticket)

@@ -73,7 +73,7 @@ async def test_a_stream_keeps_its_place_until_it_is_closed(server: Server, api: 
             assert await anext(aiter(stream)) == "One"
             with pytest.raises(LLMProviderTimeoutError, match="turn") as caught:
                 await provider.execute("Hi", deadline=0.05)
-            assert (caught.value.code, caught.value.provider) == ("deadline", "openai")
+            assert (caught.value.code, caught.value.provider) == ("queue_timeout", "openai")
         assert (await provider.execute("Hi")).content == "Two"
         forgotten = provider.stream("Count")
         assert await anext(aiter(forgotten)) == "One"
@@ -81,6 +81,16 @@ async def test_a_stream_keeps_its_place_until_it_is_closed(server: Server, api: 
         gc.collect()
         assert (await provider.execute("Hi")).content == "Four"
     assert len(server.requests) == 4
+
+
+async def test_an_answer_that_came_at_once_holds_no_place(server: Server, api: Api) -> None:
+    server.default = stream_reply([b"".join(api.stream("Hi"))])
+    async with make_provider(server, api, limits=Limits(concurrency=1)) as provider:
+        async with provider.stream("Count") as stream:
+            assert [text async for text in stream] == ["Hi"]
+        async with provider.stream("Count", deadline=5) as unread:
+            assert unread is not stream
+        assert (await provider.stream("Count", deadline=5).response()).content == "Hi"
 
 
 async def test_a_full_queue_refuses_and_sends_nothing(server: Server, api: Api) -> None:
