@@ -3,16 +3,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from ..errors import LLMProviderTimeoutError
+from ..errors import LLMProviderError, LLMProviderRateLimitError, LLMProviderTimeoutError
 from ..limits import CallQueue, Ticket
 from ._backend import Signal
+from .reader import SyncEventReader
 
-__all__ = ["wait_turn"]
+if TYPE_CHECKING:
+    from ..call import Call
+    from ..provider import HTTPProvider
+    from ..retry import Retries
+
+__all__ = ["in_turn"]
 
 
-def wait_turn(queue: CallQueue, tokens: int, deadline: float | None) -> Ticket:
+def in_turn(
+    queue: CallQueue,
+    provider: HTTPProvider,
+    call: Call,
+    attempt: Callable[[Retries], Any],
+    retries: Retries,
+) -> Any:
+    """Make one try once it is its turn; a stream keeps its place until it is closed."""
+    try:
+        ticket = _wait_turn(queue, provider.rough_tokens(call), retries.deadline)
+    except LLMProviderError as error:
+        raise provider.named(error) from None
+    try:
+        result = attempt(retries)
+    except BaseException as error:
+        ticket.release()
+        if isinstance(error, LLMProviderRateLimitError) and error.retry_after is not None:
+            queue.pause(error.retry_after, monotonic())
+        raise
+    if isinstance(result, SyncEventReader):
+        result.ticket = ticket
+        if result.closed:
+            # The answer came at once.
+            ticket.release()
+    else:
+        ticket.release()
+        ticket.settle(getattr(result, "total_tokens", None))
+    return result
+
+
+def _wait_turn(queue: CallQueue, tokens: int, deadline: float | None) -> Ticket:
     """Return the ticket of a call whose turn it is; whoever gets it releases it.
 
     Raises LLMProviderRateLimitError where the queue is full, LLMProviderTimeoutError with the code "queue_timeout"
