@@ -46,7 +46,8 @@ def in_turn(
             ticket.release()
     else:
         ticket.release()
-        ticket.settle(getattr(result, "total_tokens", None))
+        # An answer that the service has stored was paid for before.
+        ticket.settle(result.total_tokens if call.operation == "chat" else None)
     return result
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from llmkit import LLMProviderRateLimitError, LLMProviderTimeoutError
+from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError, LLMProviderTimeoutError
 from llmkit._sync import turns
 from llmkit.limits import Limits
 
-from ..answers import Api, error_body
+from ..answers import Api, Responses, error_body
 from ..server import GONE, Reply, Request, Server, json_reply, stream_reply
 from ._backend import in_thread, make_provider, run_together
 
@@ -144,6 +144,23 @@ def test_the_guess_of_tokens_is_put_right(server: Server, api: Api, mode: Any) -
         for _ in range(3):
             provider.execute("Hi", stream_mode=mode, deadline=5)
     assert len(server.requests) == 3
+
+
+def test_what_asks_no_model_takes_no_tokens(server: Server) -> None:
+    api = Responses()
+    server.default = json_reply(api.plain("Hi"))
+    with make_provider(server, api, limits=Limits(tokens_per_minute=100), max_tokens=90) as provider:
+        for _ in range(12):
+            provider.retrieve_response("resp_1", deadline=5)
+        provider.execute("Hi", deadline=5)
+    assert len(server.requests) == 13
+
+
+def test_what_are_no_limits_and_no_cache_is_refused(server: Server, api: Api) -> None:
+    for name in ("limits", "cache"):
+        wrong: dict[str, Any] = {name: True}
+        with pytest.raises(LLMProviderConfigurationError, match=f"{name} is a bool; it must be"):
+            make_provider(server, api, **wrong)
 
 
 def test_closed_streams_and_many_threads_of_calls_leave_no_place_taken(server: Server, api: Api) -> None:
