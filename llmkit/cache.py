@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import LLMProviderConfigurationError
@@ -143,16 +143,14 @@ class SQLiteCache:
         try:
             with self._lock:
                 found = self._open().execute(query, (key, oldest)).fetchone()
-        except self._error as error:
+            if found is None:
+                return None
+            headers, sizes, body = found
+            ends = [0, *accumulate(json.loads(sizes))]
+            return CachedAnswer(json.loads(headers), [body[a:b] for a, b in pairwise(ends)])
+        except (self._error, ValueError, TypeError) as error:
             self._warn("read", error)
             return None
-        if found is None:
-            return None
-        headers, sizes, body = found
-        ends = [0]
-        for size in json.loads(sizes):
-            ends.append(ends[-1] + size)
-        return CachedAnswer(json.loads(headers), [body[a:b] for a, b in pairwise(ends)])
 
     def put(self, key: str, answer: CachedAnswer) -> None:
         """Keep an answer; one that cannot be written is not kept."""

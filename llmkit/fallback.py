@@ -51,7 +51,7 @@ network may be better. A bad request, a prompt that is too long, a blocked one, 
 wrong type are the caller's to know at once."""
 
 # What llmkit itself held back, by the code of its error: it says nothing of the service.
-_HELD_BACK: Final = frozenset({"PoolTimeout", "queue_full"})
+_HELD_BACK: Final = frozenset({"PoolTimeout", "queue_full", "queue_timeout"})
 
 MoveOn = Iterable[type[LLMProviderError]] | Callable[[LLMProviderError], bool]
 

@@ -35,8 +35,8 @@ class Limits:
     guessed from the length of the prompt and `max_tokens`, and put right by the usage that the service reports. None:
     no bound but, with `learn`, what the service itself tells in its rate-limit headers; a 429 that names a wait then
     holds up the other calls as well. At most `max_waiting` calls wait; one more is refused with
-    LLMProviderRateLimitError and the code "queue_full". A call waits until its `deadline`; its `timeout` begins after
-    the wait.
+    LLMProviderRateLimitError and the code "queue_full". A call waits until its `deadline`, and ends then with
+    LLMProviderTimeoutError and the code "queue_timeout"; its `timeout` begins after the wait.
 
     Raises LLMProviderConfigurationError for a number that is none, or not above 0.
     """

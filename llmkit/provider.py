@@ -191,6 +191,9 @@ class HTTPProvider(LLMProvider):
         _check_wiring(limits, cache)
         self.limits = limits
         self.cache = cache
+        if cache is not None and not all(hasattr(cache, name) for name in ("in_memory", "get", "put")):
+            told = f"cache is a {type(cache).__name__}; it must be a MemoryCache, a SQLiteCache or like llmkit.cache's"
+            raise LLMProviderConfigurationError(f"{told} ResponseCache, or None")
         self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
         self.provider_type = provider_type or self.spec.name
         self._config = self._windowed(config)
@@ -336,12 +339,20 @@ class HTTPProvider(LLMProvider):
         """Return what keeps the calls to the provider's limits, None where it has none."""
         if self.limits is None:
             return None
-        from .limits import CallQueue
+        from .limits import CallQueue, Limits
 
+        if not isinstance(self.limits, Limits):
+            told = f"limits is a {type(self.limits).__name__}; it must be Limits(…), or None"
+            raise LLMProviderConfigurationError(told)
         return CallQueue(self.limits)
 
     def rough_tokens(self, call: Call) -> int:
-        """Return about how many tokens a call will take, prompt and answer, from its length alone."""
+        """Return about how many tokens a call will take, prompt and answer, from its length alone.
+
+        0 for what asks no model.
+        """
+        if call.operation != "chat":
+            return 0
         characters = len(call.instructions or "") + sum(len(message.text) for message in call.messages)
         return characters // 4 + 8 * len(call.messages) + (call.config.max_tokens or 0)
 

@@ -80,7 +80,8 @@ class LLMResponse:
     `usage` has them in disjoint parts. `finish_reason` is one of a closed set, `raw_finish_reason` the service's
     word. `metadata` has `adjustments`, `attempts`, `request_id`, `headers`, `wire_format`, `duration` in seconds (of a
     stream also `time_to_first_token`), `cached`, and `raw`, the body as it came (of a stream: the final object, where
-    the API sends one). `parsed` is the object that the answer is, where `response_format` was a type.
+    the API sends one); of a fallback provider also `fallbacks`. `parsed` is the object that the answer is, where
+    `response_format` was a type.
     """
 
     content: str

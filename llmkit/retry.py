@@ -51,7 +51,7 @@ class RetryBudget:
         self._share = share
 
     def pay_in(self) -> None:
-        """Count a call."""
+        """Count a call that is sent."""
         self._tokens = min(self._capacity, self._tokens + self._share)
 
     def take(self) -> bool:
@@ -85,7 +85,6 @@ class Retries:
         self._clock = clock
         self.attempts: list[Attempt] = []
         self.wait = 0.0
-        budget.pay_in()
 
     def idempotency_key(self, body: bytes) -> str:
         """Return a name that all tries of the call with the same body share, and no other request has."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -144,3 +146,16 @@ def test_other_parts_have_another_key(one: list[Any], other: list[Any]) -> None:
         [p.encode("utf-8", "surrogatepass") if isinstance(p, str) else p for p in parts] for parts in (one, other)
     ]
     assert (cache_key(*one) == cache_key(*other)) == (as_bytes[0] == as_bytes[1])
+
+
+@pytest.mark.parametrize("column", ["headers", "sizes", "body"])
+def test_an_entry_that_is_broken_is_asked_for_again(
+    tmp_path: Path, column: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = SQLiteCache(tmp_path / "answers")
+    cache.put("key", CachedAnswer({"content-type": "application/json"}, [b"{}"]))
+    with contextlib.closing(sqlite3.connect(tmp_path / "answers")) as connection, connection:
+        connection.execute(f"UPDATE answers SET {column} = NULL")
+    assert cache.get("key") is None
+    assert "cannot be read" in caplog.text
+    cache.close()

@@ -9,7 +9,6 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from ..config import LLMConfig
-from ..decompression import Decompressor, content_coding
 from ..errors import LLMProviderConnectionError, LLMProviderError, LLMProviderStreamError, LLMProviderTimeoutError
 from ..events import Event, is_output
 from ..failures import error_from_exception, error_in_text
@@ -17,17 +16,17 @@ from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
 from ._backend import httpx, shield, within
+from .body import body_pieces, drain
 
 if TYPE_CHECKING:
     from ..hooks import CallRecord
     from ..limits import Ticket
     from .caching import AsyncKeep
 
-__all__ = ["AsyncEventReader", "body_pieces", "drain"]
+__all__ = ["AsyncEventReader"]
 
 DRAIN_SECONDS: Final = 0.25
 """How long the end of a body is waited for, once the answer is complete, to keep the connection."""
-DRAIN_BYTES: Final = 65536
 REST_BYTES: Final = 65536
 """How much is kept of what is no event, for the words of a service that answers with JSON or HTML instead."""
 
@@ -203,62 +202,7 @@ class AsyncEventReader:
         await self.aclose()
 
 
-async def drain(body: AsyncIterator[bytes]) -> None:
-    """Read on in a body that is of no use any more: whatever its connection does now only costs its reuse."""
-    # Nothing but its own timeout bounds the wait of a caller's client.
-    left = DRAIN_BYTES
-    try:
-        while left > 0 and (rest := await anext(body, b"")):
-            left -= len(rest)
-    except Exception as error:
-        if error_from_exception(error) is None:
-            raise
-
-
 def _before_broken(received: list[ServerSentEvent]) -> list[ServerSentEvent]:
     """Return the events before the first with invalid UTF-8, where the parser puts U+FFFD; none where it is hidden."""
     unbroken = list(takewhile(lambda event: "\ufffd" not in event[1], received))
     return unbroken if len(unbroken) < len(received) else []
-
-
-def body_pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """Return the body as it arrives, decompressed; what reads it may raise httpx's exceptions."""
-    if response.is_stream_consumed:
-        return response.aiter_bytes()
-    body: AsyncIterator[bytes] = aiter(response.stream)  # type: ignore[arg-type]
-    coding = content_coding(response.headers.get("content-encoding", ""))
-    return _AsyncDecompressed(body, coding) if coding else body
-
-
-class _AsyncDecompressed:
-    """Iterates over a compressed body; httpx's own way of it knows no bounds."""
-
-    def __init__(self, body: AsyncIterator[bytes], coding: str) -> None:
-        self._body = body
-        self._coding = coding
-        self._decompressor: Decompressor | None = None
-        self._begun = self._failed = False
-
-    def __aiter__(self) -> _AsyncDecompressed:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._failed:
-            # Whoever reads on wants the end of a body that was begun.
-            if not self._begun:
-                raise StopAsyncIteration
-            return await anext(self._body)
-        try:
-            if self._decompressor is None:
-                self._decompressor = Decompressor(self._coding)
-            while not (piece := self._decompressor.take()):
-                self._begun = True
-                data = await anext(self._body, b"")
-                if not data:
-                    self._decompressor.end()
-                    raise StopAsyncIteration
-                self._decompressor.feed(data)
-        except ValueError as error:
-            self._failed = True
-            raise httpx.DecodingError(str(error)) from None
-        return piece

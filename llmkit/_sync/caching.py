@@ -4,37 +4,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..cache import CachedAnswer, ResponseCache
+from ..cache import CachedAnswer, ResponseCache, cache_key
 from ..errors import LLMProviderOutputError
 from ..response import LLMResponse
 from ..structured import OutputFormat, with_parsed
 from ._backend import ByteStream, call_in_thread, httpx
 
-__all__ = ["SyncKeep"]
+if TYPE_CHECKING:
+    from ..call import Call
+    from ..provider import HTTPProvider
+
+__all__ = ["SyncKeep", "look_up"]
 
 WHOLE = ("stop", "length", "tool_calls")
 """The finish reasons of answers that are kept: what was blocked, broken or interrupted may be another next time."""
 
 
+def look_up(cache: ResponseCache, provider: HTTPProvider, call: Call) -> SyncKeep:
+    """Look whether the answer to a call is there."""
+    # Headers and all: other keys, organisations or versions have answers of their own.
+    method, url, headers, content = provider.http_request(call, provider.wire_request(call))
+    parts = (f"{name}:{value}" for name, value in sorted(headers.items()))
+    key = cache_key(call.cache_scope, provider.provider_type, method, url, content, *parts)
+    found = cache.get(key) if cache.in_memory else call_in_thread(cache.get, key)
+    return SyncKeep(cache, key, found, call.config.max_body_bytes)
+
+
 class SyncKeep:
     """What one call has to do with the cache: `found` is the answer that was there, else None."""
 
-    def __init__(self, cache: ResponseCache, key: str, most: int) -> None:
-        self.found: CachedAnswer | None = None
+    def __init__(self, cache: ResponseCache, key: str, found: CachedAnswer | None, most: int) -> None:
+        self.found = found
         self._cache = cache
         self._key = key
         self._most = most
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
         self._size = 0
-
-    def look_up(self) -> SyncKeep:
-        """Look whether the answer is there."""
-        get = self._cache.get
-        self.found = get(self._key) if self._cache.in_memory else call_in_thread(get, self._key)
-        return self
 
     def response(self) -> httpx.Response | None:
         """Return the answer that was found, as if it came now."""
@@ -47,7 +55,12 @@ class SyncKeep:
         self._headers = headers
         self._pieces = []
         self._size = 0
-        response.stream = _AsyncWatched(response.stream, self)
+        if response.is_stream_consumed:
+            # A caller's transport has read it already, and httpx decompressed it.
+            self._headers = {name: text for name, text in headers.items() if name != "content-encoding"}
+            self.add(response.content)
+        else:
+            response.stream = _AsyncWatched(response.stream, self)
 
     def add(self, piece: bytes) -> None:
         """Keep a piece, or none at all of a body that is larger than a body may be."""

@@ -16,7 +16,6 @@ from ..decompression import understood
 from ..errors import (
     LLMProviderConfigurationError,
     LLMProviderError,
-    LLMProviderRateLimitError,
     LLMProviderServerError,
     LLMProviderTimeoutError,
 )
@@ -29,12 +28,12 @@ from ..retry import Attempt, Retries
 from ..structured import with_parsed
 from ..traffic import Traffic, traffic_of
 from ..wire import WireRequest, read_object
-from ._backend import Client, call_in_thread, close_soon, handle, httpx, retrying, scope, shield, sleep, within
-from .reader import SyncEventReader, body_pieces, drain
+from ._backend import Client, call_in_thread, close_soon, handle, httpx, retrying, scope, sleep, within
+from .body import receive, too_late
+from .reader import SyncEventReader
 from .transport import SyncKept, transport_for
 
 if TYPE_CHECKING:
-    from ..limits import CallQueue
     from .caching import SyncKeep
 
 __all__ = ["SyncExchange"]
@@ -76,11 +75,11 @@ class SyncExchange:
             keep = self._look_up(call, record)
             answer = self._try(call, record, lambda retries: self._complete_once(call, retries, keep))
             answer = with_parsed(answer, call.output_format)
+            if keep:
+                keep.store(answer, None)
         except BaseException as error:
             record.end(time.monotonic(), error=error)
             raise
-        if keep:
-            keep.store(answer, None)
         record.end(time.monotonic(), answer)
         answer.metadata |= {"duration": record.duration, "cached": record.cached}
         return answer
@@ -157,26 +156,26 @@ class SyncExchange:
 
     def _look_up(self, call: Call, record: CallRecord) -> SyncKeep | None:
         """Return what the call has to do with the provider's cache: nothing (None) where it has none."""
-        provider = self._provider
-        if provider.cache is None or not call.use_cache or call.background:
+        cache = self._provider.cache
+        if cache is None or not call.use_cache or call.background:
             return None
-        from ..cache import cache_key
-        from .caching import SyncKeep
+        from .caching import look_up
 
-        # Headers and all: other keys, organisations or versions have answers of their own.
-        method, url, headers, content = provider.http_request(call, provider.wire_request(call))
-        parts = (f"{name}:{value}" for name, value in sorted(headers.items()))
-        key = cache_key(call.cache_scope, provider.provider_type, method, url, content, *parts)
-        keep = SyncKeep(provider.cache, key, call.config.max_body_bytes).look_up()
+        keep = look_up(cache, self._provider, call)
         record.cached = keep.found is not None
         return keep
 
     def _try(self, call: Call, record: CallRecord, attempt: Callable[[Retries], Result]) -> Result:
-        deadline = time.monotonic() + call.config.deadline if call.config.deadline else None
+        # Of the whole call: an answer that is taken up again has no more time.
+        deadline = record.started + call.config.deadline if call.config.deadline else None
         note = partial(self._note_retry, record)
         retries = Retries(call.config, self._provider.budget, deadline, time.monotonic, note)
-        if self._queue and not record.cached:
-            attempt = partial(self._in_turn, self._queue, call, attempt)
+        if not record.cached:
+            self._provider.budget.pay_in()
+            if self._queue:
+                from .turns import in_turn
+
+                attempt = partial(in_turn, self._queue, self._provider, call, attempt)
         try:
             return attempt(retries)
         except LLMProviderError as error:
@@ -196,30 +195,6 @@ class SyncExchange:
         name, what, wait = record.provider, attempt["status_code"] or attempt["error"], attempt["wait"]
         logger.info("%s: try %d failed (%s); again in %.2f s", name, attempt["number"], what, wait)
         record.retry(attempt)
-
-    def _in_turn(
-        self, queue: CallQueue, call: Call, attempt: Callable[[Retries], Any], retries: Retries
-    ) -> Any:
-        """Make one try once it is its turn; a stream keeps its place until it is closed."""
-        from .turns import wait_turn
-
-        try:
-            ticket = wait_turn(queue, self._provider.rough_tokens(call), retries.deadline)
-        except LLMProviderError as error:
-            raise self._provider.named(error) from None
-        try:
-            result = attempt(retries)
-        except BaseException as error:
-            ticket.release()
-            if isinstance(error, LLMProviderRateLimitError) and error.retry_after is not None:
-                queue.pause(error.retry_after, time.monotonic())
-            raise
-        if isinstance(result, SyncEventReader):
-            result.ticket = ticket
-        else:
-            ticket.release()
-            ticket.settle(getattr(result, "total_tokens", None))
-        return result
 
     def _complete_once(self, call: Call, retries: Retries, keep: SyncKeep | None) -> LLMResponse:
         response, request = self._send(call, retries, keep)
@@ -289,7 +264,7 @@ class SyncExchange:
         if retries.deadline is not None and retries.deadline - time.monotonic() < seconds:
             seconds, bound = retries.deadline - time.monotonic(), "deadline"
         if seconds <= 0:
-            raise self._too_late(call, bound)
+            raise self._provider.named(too_late(call.config, bound))
         url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
         traffic: Traffic | None = None
         try:
@@ -315,7 +290,7 @@ class SyncExchange:
         # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
         late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
         if late and isinstance(failure, LLMProviderTimeoutError):
-            failure = self._too_late(call, "deadline")
+            failure = too_late(call.config, "deadline")
         failure = self._provider.named(failure)
         if traffic:
             traffic.failed(failure)
@@ -343,12 +318,6 @@ class SyncExchange:
         stream = httpx.ByteStream(content or b"")
         return httpx.Request(method, parsed, headers=headers, stream=stream, extensions=extensions)
 
-    def _too_late(self, call: Call, bound: str) -> LLMProviderError:
-        seconds = getattr(call.config, bound)
-        return self._provider.named(
-            LLMProviderTimeoutError(f"the call took longer than its {bound} ({seconds} s)", code=bound)
-        )
-
     def _transport(self, url: str) -> Any:
         kept = self._transports.get(scope())
         if kept is None:
@@ -359,52 +328,10 @@ class SyncExchange:
     def _read(self, response: httpx.Response, call: Call, retries: Retries) -> bytes:
         """Return the whole body, decompressed, and release the connection; raises for one over `max_body_bytes`."""
         pieces: list[bytes] = []
-        failure = self._receive(response, call, retries, call.config.max_body_bytes, pieces)
+        failure = receive(response, call.config, retries.deadline, call.config.max_body_bytes, pieces)
         if failure:
             raise self._named(failure, response)
         return b"".join(pieces)
-
-    def _receive(
-        self, response: httpx.Response, call: Call, retries: Retries, limit: int, pieces: list[bytes]
-    ) -> LLMProviderError | None:
-        """Append the body to `pieces` and release the connection; return what cut it short."""
-        wire: Any = response.extensions.get("network_stream")
-        if retries.deadline is not None and hasattr(wire, "deadline"):
-            wire.deadline = retries.deadline
-        size = 0
-        failure: LLMProviderError | None = None
-        traffic: Traffic | None = response.extensions.get("traffic")
-        body = body_pieces(response)
-        try:
-            while piece := within(retries.deadline, next(body, b"")):
-                if failure:
-                    continue
-                if traffic:
-                    traffic.receive(piece)
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    failure = LLMProviderServerError(f"the answer is larger than max_body_bytes ({limit} bytes)")
-                    # It is paid for, and would be as large again.
-                    failure.should_retry = False
-                elif retries.deadline is not None and time.monotonic() >= retries.deadline:
-                    failure = self._too_late(call, "deadline")
-                if failure:
-                    # No `break`, which would leave httpx's generators suspended: reading on fails at once.
-                    response.close()
-        except Exception as error:
-            failure = failure or error_from_exception(error)
-            if failure is None:
-                raise
-        finally:
-            if traffic:
-                traffic.end()
-            with shield():
-                response.close()
-                # httpx's generators would stay suspended: reading on makes all of them fail.
-                drain(body)
-        late = retries.deadline is not None and time.monotonic() >= retries.deadline
-        return self._too_late(call, "deadline") if late and isinstance(failure, LLMProviderTimeoutError) else failure
 
     def _read_json(
         self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
@@ -418,7 +345,7 @@ class SyncExchange:
     def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
         """Return the exception for a status that is no success, with what its body says as far as it came."""
         pieces: list[bytes] = []
-        self._receive(response, call, retries, ERROR_BODY_BYTES, pieces)
+        receive(response, call.config, retries.deadline, ERROR_BODY_BYTES, pieces)
         error = error_from_response(response.status_code, response.headers, b"".join(pieces), now=time.time())
         return self._provider.named(error)
 

@@ -309,6 +309,7 @@ class _AsyncFallbackStream(SyncStream):
             stream, fallbacks = self._opening()
             reader = stream._open()
             self._exchange, self._provider, self._call = stream._exchange, stream._provider, stream._call
+            self._builder = stream._builder
             # One owner: the connection must not be released by the stream that is given up here.
             self._reader, stream._reader = reader, None
             self._fallbacks = fallbacks + reader.metadata.get("fallbacks", [])

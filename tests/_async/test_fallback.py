@@ -36,6 +36,7 @@ from llmkit import (
     TextDelta,
 )
 from llmkit.fallback import MOVE_ON
+from llmkit.limits import Limits
 
 from ..answers import Api, ChatCompletions, Messages, Responses, error_body
 from ..server import CLOSE, GONE, RESET, Server, json_reply, stream_reply
@@ -568,3 +569,20 @@ async def test_many_at_once_share_one_provider(server: Server, other: Server, ap
         asked = len(server.requests)
         assert await run_together(*[one] * 5) == ["Hello!"] * 5
         assert (len(server.requests), provider.states[0]["failures"]) == (asked, 3)
+
+
+async def test_a_stream_keeps_to_the_bounds_of_the_provider_that_gives_it(server: Server, api: Api) -> None:
+    server.add(stream_reply(api.stream(calls=[("f", "{}"), ("f", "{}")])))
+    async with make_fallback(server, api=api, settings={"max_tool_calls": 1}) as provider:
+        with pytest.raises(LLMProviderServerError, match="max_tool_calls"):
+            await ask(provider, "stream")
+
+
+async def test_a_turn_that_does_not_come_speaks_against_no_service(server: Server, api: Api) -> None:
+    server.add(stream_reply([*api.begun("One"), GONE], end=False))
+    options = {"limits": Limits(concurrency=1)}
+    async with make_fallback(server, api=api, settings=options, max_failures=1) as provider:
+        async with provider.stream("Count"):
+            with pytest.raises(LLMProviderTimeoutError, match="turn"):
+                await provider.execute("Hi", deadline=SHORT)
+            assert provider.states[0]["state"] == "closed"

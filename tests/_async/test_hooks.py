@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmkit import LLMProviderBadRequestError, LLMProviderConfigurationError, LLMProviderStreamError, TextDelta
+from llmkit.cache import CachedAnswer, MemoryCache
 from llmkit.hooks import CallRecord, Hooks
 
 from ..answers import Api, error_body
@@ -159,6 +160,20 @@ async def test_what_a_hook_raises_goes_to_the_caller(server: Server, api: Api, m
         with pytest.raises(PermissionError):
             await provider.execute("Hi", stream_mode=mode)
     assert await in_thread(server.wait_gone)
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+async def test_a_cache_that_raises_is_an_end(server: Server, api: Api, mode: Any) -> None:
+    class Full(MemoryCache):
+        def put(self, key: str, answer: CachedAnswer) -> None:
+            raise OSError("the disk is full")
+
+    server.add(stream_reply(api.stream("Hi")) if mode == "auto" else json_reply(api.plain("Hi")))
+    watcher = Watcher()
+    async with make_provider(server, api, hooks=watcher.hooks, cache=Full()) as provider:
+        with pytest.raises(OSError, match="full"):
+            await provider.execute("Hi", stream_mode=mode)
+    assert watcher.told[-1] == "after" and watcher.told.count("after") == 1
 
 
 async def test_what_are_no_hooks_is_refused(server: Server, api: Api) -> None:

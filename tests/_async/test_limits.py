@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from llmkit import LLMProviderRateLimitError, LLMProviderTimeoutError
+from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError, LLMProviderTimeoutError
 from llmkit._async import turns
 from llmkit.limits import Limits
 
-from ..answers import Api, error_body
+from ..answers import Api, Responses, error_body
 from ..server import GONE, Reply, Request, Server, json_reply, stream_reply
 from ._backend import in_thread, make_provider, run_together
 
@@ -73,7 +73,7 @@ async def test_a_stream_keeps_its_place_until_it_is_closed(server: Server, api: 
             assert await anext(aiter(stream)) == "One"
             with pytest.raises(LLMProviderTimeoutError, match="turn") as caught:
                 await provider.execute("Hi", deadline=0.05)
-            assert (caught.value.code, caught.value.provider) == ("deadline", "openai")
+            assert (caught.value.code, caught.value.provider) == ("queue_timeout", "openai")
         assert (await provider.execute("Hi")).content == "Two"
         forgotten = provider.stream("Count")
         assert await anext(aiter(forgotten)) == "One"
@@ -81,6 +81,16 @@ async def test_a_stream_keeps_its_place_until_it_is_closed(server: Server, api: 
         gc.collect()
         assert (await provider.execute("Hi")).content == "Four"
     assert len(server.requests) == 4
+
+
+async def test_an_answer_that_came_at_once_holds_no_place(server: Server, api: Api) -> None:
+    server.default = stream_reply([b"".join(api.stream("Hi"))])
+    async with make_provider(server, api, limits=Limits(concurrency=1)) as provider:
+        async with provider.stream("Count") as stream:
+            assert [text async for text in stream] == ["Hi"]
+        async with provider.stream("Count", deadline=5) as unread:
+            assert unread is not stream
+        assert (await provider.stream("Count", deadline=5).response()).content == "Hi"
 
 
 async def test_a_full_queue_refuses_and_sends_nothing(server: Server, api: Api) -> None:
@@ -134,6 +144,23 @@ async def test_the_guess_of_tokens_is_put_right(server: Server, api: Api, mode: 
         for _ in range(3):
             await provider.execute("Hi", stream_mode=mode, deadline=5)
     assert len(server.requests) == 3
+
+
+async def test_what_asks_no_model_takes_no_tokens(server: Server) -> None:
+    api = Responses()
+    server.default = json_reply(api.plain("Hi"))
+    async with make_provider(server, api, limits=Limits(tokens_per_minute=100), max_tokens=90) as provider:
+        for _ in range(12):
+            await provider.retrieve_response("resp_1", deadline=5)
+        await provider.execute("Hi", deadline=5)
+    assert len(server.requests) == 13
+
+
+async def test_what_are_no_limits_and_no_cache_is_refused(server: Server, api: Api) -> None:
+    for name in ("limits", "cache"):
+        wrong: dict[str, Any] = {name: True}
+        with pytest.raises(LLMProviderConfigurationError, match=f"{name} is a bool; it must be"):
+            make_provider(server, api, **wrong)
 
 
 async def test_closed_streams_and_many_threads_of_calls_leave_no_place_taken(server: Server, api: Api) -> None:

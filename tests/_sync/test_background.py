@@ -102,6 +102,19 @@ def test_a_broken_stream_is_taken_up_where_it_broke(server: Server) -> None:
     ]
 
 
+def test_an_answer_that_is_taken_up_again_has_no_more_time(server: Server) -> None:
+    server.add(
+        stream_reply([*numbered(0, CREATED, delta("Hel")), RESET], end=False),
+        stream_reply(numbered(2, delta("lo"), DONE)),
+    )
+    with make_provider(server, API, deadline=60) as provider:
+        with provider.stream("Hi", background=True) as stream:
+            first = stream._reader
+            assert [text for text in stream] == ["Hel", "lo"]
+            assert first and stream._reader and first is not stream._reader
+            assert first._deadline == stream._reader._deadline
+
+
 def test_a_stream_that_never_goes_on_is_given_up(server: Server) -> None:
     server.add(
         stream_reply([*numbered(0, CREATED, delta("Hel")), RESET], end=False),

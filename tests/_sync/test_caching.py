@@ -19,7 +19,7 @@ from llmkit.limits import Limits
 
 from ..answers import Api, ChatCompletions, error_body
 from ..server import CLOSE, GONE, Server, json_reply, raw_reply, stream_reply
-from ._backend import KEY, make_provider
+from ._backend import KEY, Client, httpx, make_provider
 
 pytestmark = pytest.mark.anyio
 
@@ -180,7 +180,7 @@ def test_compressed_answers_and_failed_tries(
     assert len(server.requests) == 2
 
 
-def test_a_cached_answer_takes_no_turn_and_pays_no_retry(server: Server, api: Api, cache: Any) -> None:
+def test_a_cached_answer_takes_no_turn(server: Server, api: Api, cache: Any) -> None:
     server.add(replies(api, "disabled"), stream_reply(api.stream("One")))
     with make_provider(server, api, cache=cache, limits=Limits(concurrency=1)) as provider:
         provider.execute("Say hello")
@@ -206,3 +206,35 @@ def test_an_answer_larger_than_a_body_may_be_is_not_kept(server: Server, api: Ap
         for _ in range(2):
             assert (provider.stream("Say hello").response()).content == "word " * 100
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+def test_a_body_that_a_callers_client_has_read_already_is_kept(server: Server, api: Api, mode: Any) -> None:
+    content = json.dumps(api.plain("Hello!")).encode() if mode == "disabled" else b"".join(api.stream("Hello!"))
+    headers = {"content-encoding": "gzip", "content-type": "text/event-stream"}
+    requests: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        requests.append(request)
+        return httpx.Response(200, content=gzip.compress(content), headers=headers)
+
+    with (
+        Client(transport=httpx.MockTransport(answer)) as client,
+        make_provider(server, api, cache=MemoryCache(), http_client=client, max_retries=0) as provider,
+    ):
+        for _ in range(2):
+            assert (provider.execute("Say hello", stream_mode=mode)).content == "Hello!"
+    assert len(requests) == 1
+
+
+def test_a_cached_answer_pays_nothing_into_the_budget_of_retries(server: Server, api: Api, cache: Any) -> None:
+    server.add(replies(api, "disabled"), json_reply({}, 500))
+    with make_provider(server, api, cache=cache) as provider:
+        provider.execute("Say hello")
+        while provider.budget.take():
+            pass
+        for _ in range(20):
+            provider.execute("Say hello")
+        with pytest.raises(LLMProviderError) as caught:
+            provider.execute("Hi")
+    assert caught.value.attempts == () and len(server.requests) == 2
