@@ -127,7 +127,8 @@ def test_a_stream_without_end_is_given_up_however_often_it_breaks(server: Server
         with pytest.raises(LLMProviderStreamError, match="max_stream_bytes") as caught:
             provider.execute("Hi", background=True, stream_mode="auto", max_stream_bytes=20_000)
     assert caught.value.partial
-    assert 9_000 < len(caught.value.partial.content) < 30_000
+    # The limit is looked at after each read, which may bring 64 KiB; 150 KB were on their way.
+    assert 9_000 < len(caught.value.partial.content) < 100_000
     assert (len(server.requests) > 1) is breaks
 
 
