@@ -123,6 +123,15 @@ def test_settings_go_into_the_request(server: Server, run: Run) -> None:
     assert server.bodies[1]["reasoning"]["effort"] == "low"
 
 
+def test_a_parameter_that_is_all_but_a_setting_is_told_of(server: Server, run: Run) -> None:
+    server.add(stream_reply(API.stream("Hi")))
+    told = run("chat", "-o", "temprature=1", "-o", "top_k=3", "Hi")[2]
+    assert told == (
+        "llmkit: there is no setting 'temprature', so it is sent to the service; did you mean 'temperature'?\n"
+    )
+    assert (server.bodies[0]["temprature"], server.bodies[0]["top_k"]) == (1, 3)
+
+
 def test_another_service_answers(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     server.add(stream_reply(Messages().stream("Bonjour")))
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)

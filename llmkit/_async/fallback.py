@@ -340,8 +340,8 @@ def _checked(providers: Sequence[LLMProvider]) -> tuple[LLMProvider, ...]:
         of_other_world = isinstance(provider, HTTPProvider) and not isinstance(provider, AsyncProvider)
         if of_other_world or not isinstance(provider, LLMProvider):
             raise LLMProviderConfigurationError(
-                f"providers has a {type(provider).__name__}; each must be an {AsyncProvider.__name__}, "
-                f"or a subclass of LLMProvider of your own"
+                f"providers has a {type(provider).__name__}; it holds {AsyncProvider.__name__} objects, "
+                f"and those of subclasses of LLMProvider of your own"
             )
     return checked
 

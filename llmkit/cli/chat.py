@@ -115,8 +115,18 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
             value = json.loads(text)
         except ValueError:
             value = text
+        if name not in Settings.__annotations__:
+            _note_misspelling(name)
         (settings if name in Settings.__annotations__ else parameters)[name] = value
     return settings | ({"extra_params": settings.get("extra_params", {}) | parameters} if parameters else {})
+
+
+def _note_misspelling(name: str) -> None:
+    """Tell of a parameter that is all but a setting: services ignore what they do not know, or refuse it."""
+    import difflib
+
+    for near in difflib.get_close_matches(name, Settings.__annotations__, n=1, cutoff=0.85):
+        note(f"there is no setting {name!r}, so it is sent to the service; did you mean {near!r}?")
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -102,19 +102,6 @@ async def test_a_broken_stream_is_taken_up_where_it_broke(server: Server) -> Non
     ]
 
 
-async def test_an_answer_that_is_taken_up_again_has_no_more_time(server: Server) -> None:
-    server.add(
-        stream_reply([*numbered(0, CREATED, delta("Hel")), RESET], end=False),
-        stream_reply(numbered(2, delta("lo"), DONE)),
-    )
-    async with make_provider(server, API, deadline=60) as provider:
-        async with provider.stream("Hi", background=True) as stream:
-            first = stream._reader
-            assert [text async for text in stream] == ["Hel", "lo"]
-            assert first and stream._reader and first is not stream._reader
-            assert first._deadline == stream._reader._deadline
-
-
 async def test_a_stream_that_never_goes_on_is_given_up(server: Server) -> None:
     server.add(
         stream_reply([*numbered(0, CREATED, delta("Hel")), RESET], end=False),
@@ -140,8 +127,8 @@ async def test_a_stream_without_end_is_given_up_however_often_it_breaks(server: 
         with pytest.raises(LLMProviderStreamError, match="max_stream_bytes") as caught:
             await provider.execute("Hi", background=True, stream_mode="auto", max_stream_bytes=20_000)
     assert caught.value.partial
-    # One read may bring 64 KiB more.
-    assert 9_000 < len(caught.value.partial.content) < 90_000
+    # The limit is looked at after each read, which may bring 64 KiB; 150 KB were on their way.
+    assert 9_000 < len(caught.value.partial.content) < 100_000
     assert (len(server.requests) > 1) is breaks
 
 
