@@ -249,3 +249,8 @@ def test_what_was_found_for_a_model_is_found_again(directory: Path, monkeypatch:
     monkeypatch.setattr(tokens, "load_counter", None)
     count = count_tokens(" ab\ud800", "gpt-4o-299", directory=directory)
     assert (count, count.exact, count.encoding) == (4, True, "o200k_base")
+
+
+def test_the_encoding_that_was_loaded_is_told(directory: Path) -> None:
+    assert load_encoding("gpt-4o", directory=directory) == "o200k_base"
+    assert load_encoding("claude-sonnet-4-5", directory=directory) is None
