@@ -1,4 +1,4 @@
-"""The whole answer, and how it is built from events. Imports codec, config and events."""
+"""The whole answer, and how it is built from events. Imports codec, config, errors and events."""
 
 from __future__ import annotations
 

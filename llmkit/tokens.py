@@ -35,7 +35,6 @@ __all__ = [
     "TokenCount",
     "count_message_tokens",
     "count_tokens",
-    "counts_at_once",
     "estimate_text",
     "limit_by_length",
     "load_encoding",
@@ -143,20 +142,6 @@ def limit_by_length(text: str, limit: int, model: str, *, encoding: str | None =
     if length * 4 <= limit or (length <= limit and _bytes_of(text) <= limit):
         return True
     return False if token_model.encoding is not None and length > limit * LONGEST_TOKEN else None
-
-
-def counts_at_once(
-    text: str, model: str, *, encoding: str | None = None, directory: str | os.PathLike[str] | None = None
-) -> bool:
-    """Return whether counting a text takes a few milliseconds at most, so that an event loop may do it itself.
-
-    False while the model's table is not loaded, and for texts of more than 20,000 characters (100,000 where the
-    count is an estimate): those belong in a worker thread.
-    """
-    name = _token_model(model, encoding).encoding
-    if len(text) > _AT_ONCE[name is not None]:
-        return False
-    return name is None or loaded_counter(name, directory) is not None
 
 
 # Characters, by whether they are counted: 2 ms of tiktoken's time, and 8 ms where all is one letter.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -88,6 +89,37 @@ def test_loops_in_threads_share_a_provider(server: Server, run: Any) -> None:
         answers = list(threads.map(lambda _: run(ask()), range(8)))
     assert answers == [["Hello!"] * 5] * 8
     assert len(server.connections) == 8
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])
+@pytest.mark.parametrize("place", ["a thread", "another loop"])
+@pytest.mark.parametrize("limits", [None, Limits(concurrency=1)], ids=["free", "limited"])
+def test_a_stream_that_is_collected_in_another_thread_is_closed(
+    server: Server, run: Any, place: str, limits: Limits | None
+) -> None:
+    provider = create_llm_provider("openai", limits=limits, **settings(server))
+    server.add(stream_reply([*API.begun("One"), GONE], end=False))
+
+    async def collect() -> None:
+        gc.collect()
+
+    async def lose() -> None:
+        iterator = aiter(provider.stream("Count"))
+        assert await anext(iterator) == "One"
+        cycle: list[Any] = [iterator]
+        cycle.append(cycle)
+
+    async def ask() -> str:
+        gc.disable()
+        try:
+            await lose()
+            await anyio.to_thread.run_sync(gc.collect if place == "a thread" else lambda: run(collect()))
+        finally:
+            gc.enable()
+        assert await anyio.to_thread.run_sync(server.wait_gone)
+        return (await provider.execute("Hi", deadline=10)).content
+
+    assert run(ask()) == "Hello!"
 
 
 @pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])

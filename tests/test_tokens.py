@@ -27,7 +27,6 @@ from llmkit.tokens import (
     TokenCount,
     count_message_tokens,
     count_tokens,
-    counts_at_once,
     estimate_text,
     limit_by_length,
     load_encoding,
@@ -252,9 +251,6 @@ def test_what_was_found_for_a_model_is_found_again(directory: Path, monkeypatch:
     assert (count, count.exact, count.encoding) == (4, True, "o200k_base")
 
 
-def test_what_an_event_loop_may_count_itself(directory: Path) -> None:
-    assert not counts_at_once("short", "gpt-4o", directory=directory)
+def test_the_encoding_that_was_loaded_is_told(directory: Path) -> None:
     assert load_encoding("gpt-4o", directory=directory) == "o200k_base"
-    assert counts_at_once("short", "gpt-4o", directory=directory)
-    assert not counts_at_once("long " * 10_000, "gpt-4o", directory=directory)
-    assert counts_at_once("long " * 10_000, "claude-sonnet-4-5")
+    assert load_encoding("claude-sonnet-4-5", directory=directory) is None

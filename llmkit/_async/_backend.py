@@ -68,10 +68,7 @@ class Signal:
 
     def set(self) -> None:
         """Wake the task."""
-        # asyncio's name for it, and trio's.
-        soon = getattr(self._home, "call_soon_threadsafe", None) or self._home.run_sync_soon
-        with contextlib.suppress(RuntimeError):  # the event loop has ended, and the task with it
-            soon(self._event.set)
+        _call_in(self._home, self._event.set)
 
     async def wait(self, seconds: float | None) -> None:
         """Wait for `set`, or for `seconds` (None: for ever)."""
@@ -200,24 +197,42 @@ async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Any]]) -
         await sleep(retries.wait)
 
 
-def close_soon(close: Callable[[], Awaitable[None]]) -> None:
-    """Have `close` awaited by the running event loop; without one there is nothing left to close it with."""
+def close_soon(close: Callable[[], Awaitable[None]], home: Any) -> None:
+    """Have `close` awaited by the event loop `home`, from any thread; one that has ended has closed all it had.
+
+    The garbage collector runs in whichever thread it likes.
+    """
 
     async def closing() -> None:
         with shield():
             await close()
 
-    try:
-        asynclib = type(scope()).__module__.partition(".")[0]
-    except RuntimeError:
-        return
-    if asynclib == "trio":
-        sys.modules["trio"].lowlevel.spawn_system_task(closing)
-    else:
-        task = sys.modules["asyncio"].get_running_loop().create_task(closing())
+    def begin() -> None:
+        if asynclib == "trio":
+            sys.modules["trio"].lowlevel.spawn_system_task(closing)
+            return
+        task = home.create_task(closing())
         # The loop itself holds tasks weakly.
         _closing.add(task)
         task.add_done_callback(_closing.discard)
+
+    asynclib = type(home).__module__.partition(".")[0]
+    try:
+        here = scope()
+    except RuntimeError:
+        here = None
+    if here is home:
+        begin()
+    else:
+        _call_in(home, begin)
+
+
+def _call_in(home: Any, function: Callable[[], None]) -> None:
+    """Have an event loop call a function, from any thread."""
+    # asyncio's name for it, and trio's.
+    soon = getattr(home, "call_soon_threadsafe", None) or home.run_sync_soon
+    with contextlib.suppress(RuntimeError):  # the event loop has ended
+        soon(function)
 
 
 async def close_at_end(close: Callable[[], Awaitable[None]]) -> AsyncGenerator[None, None]:

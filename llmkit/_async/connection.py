@@ -50,7 +50,7 @@ class Wire:
         self._socket_options = socket_options
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST_HEAD)
         self._stream: Any = None
-        self._home = scope()
+        self.home = scope()
         self._busy = self._closed = self._ended = False
 
     def begin(self, deadline: float | None) -> None:
@@ -215,7 +215,7 @@ class Wire:
     async def aclose(self) -> None:
         """Close the connection; a task or thread that waits for it is woken."""
         self._closed = True
-        if self._stream is not None and may_close(self._stream, self._home, self._busy):
+        if self._stream is not None and may_close(self._stream, self.home, self._busy):
             await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:

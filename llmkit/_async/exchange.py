@@ -126,10 +126,10 @@ class AsyncExchange:
             await kept.aclose()
 
     def __del__(self) -> None:
-        for kept in getattr(self, "_transports", {}).values():
+        for home, kept in getattr(self, "_transports", {}).items():
             # None while the interpreter ends, which clears modules: the sockets end with the process.
             if close_soon is not None:
-                close_soon(kept.aclose)
+                close_soon(kept.aclose, home)
 
     async def _prepare(self, call: Call) -> None:
         """Refuse a prompt over the token limit before anything is sent, without holding up the event loop."""

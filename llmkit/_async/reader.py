@@ -15,7 +15,7 @@ from ..failures import error_from_exception, error_in_text
 from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
-from ._backend import httpx, shield, within
+from ._backend import httpx, scope, shield, within
 from .body import body_pieces, drain
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class AsyncEventReader:
         self.decoder = decoder
         self.metadata = metadata
         self.closed = False
+        self.home = scope()
         self.left = config.max_stream_bytes
         self.record: CallRecord
         self.keep: AsyncKeep | None = None

@@ -153,7 +153,7 @@ class AsyncStream:
         reader = self._reader
         if reader and close_soon is not None:  # None while the interpreter ends
             if not reader.closed:
-                close_soon(reader.aclose)
+                close_soon(reader.aclose, reader.home)
             self._note_end(reader)
 
     async def _resume(self, reader: AsyncEventReader, error: LLMProviderError) -> bool:

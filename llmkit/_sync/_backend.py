@@ -217,8 +217,8 @@ def _call_again(retries: Retries, attempt: Callable[[], Any]) -> Any:
         sleep(retries.wait)
 
 
-def close_soon(close: Callable[[], None]) -> None:
-    """Call `close` now."""
+def close_soon(close: Callable[[], None], home: Any) -> None:
+    """Call `close` now; any thread may."""
     close()
 
 

@@ -153,7 +153,7 @@ class SyncStream:
         reader = self._reader
         if reader and close_soon is not None:  # None while the interpreter ends
             if not reader.closed:
-                close_soon(reader.close)
+                close_soon(reader.close, reader.home)
             self._note_end(reader)
 
     def _resume(self, reader: SyncEventReader, error: LLMProviderError) -> bool:

@@ -125,8 +125,9 @@ class SyncTransport(BaseTransport):
         _close(wires)
 
     def __del__(self) -> None:
-        if not self._closed and any(self._idle.values()) and close_soon is not None:  # None while the interpreter ends
-            close_soon(self.close)
+        wires = [wire for stack in self._idle.values() for wire in stack]
+        if wires and not self._closed and close_soon is not None:  # None while the interpreter ends
+            close_soon(self.close, wires[0].home)
 
     def _take_idle(self, origin: Origin) -> Wire | None:
         """Return the idle connection that was used last, or None; closes those that are of no use any more."""
@@ -277,7 +278,7 @@ class SyncBody(ByteStream):
 
     def __del__(self) -> None:
         if not self._ended and not self._closed and close_soon is not None:
-            close_soon(self.close)
+            close_soon(self.close, self._wire.home)
 
 
 def _emptied(stack: deque[Wire]) -> list[Wire]:
