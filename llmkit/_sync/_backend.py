@@ -228,6 +228,9 @@ def close_at_end(close: Callable[[], None]) -> Any:
 
 
 def _close_all() -> None:
+    if threading.active_count() > 1:
+        # A daemon thread would print that its connection was closed under it. The system closes it with the process.
+        return
     for transport in list(_open):
         transport.close()
 
