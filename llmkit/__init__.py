@@ -64,9 +64,10 @@ if TYPE_CHECKING:
         register_provider,
     )
     from .hooks import CallRecord, Hooks
+    from .http_provider import RequestPreview
     from .limits import Limits
     from .messages import Audio, File, Image, Message, Text
-    from .provider import LLMProvider, RequestPreview
+    from .provider import LLMProvider
     from .response import FinishReason, LLMResponse, ToolCall
     from .specs import ProviderSpec
     from .tools import Tool
@@ -170,7 +171,8 @@ _MODULES = {
     "hooks": "CallRecord Hooks",
     "limits": "Limits",
     "messages": "Audio File Image Message Text",
-    "provider": "LLMProvider RequestPreview",
+    "http_provider": "RequestPreview",
+    "provider": "LLMProvider",
     "response": "FinishReason LLMResponse ToolCall",
     "specs": "ProviderSpec",
     "tools": "Tool",

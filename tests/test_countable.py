@@ -20,8 +20,9 @@ from llmkit import (
 )
 from llmkit.config import LLMConfig
 from llmkit.countable import fits_by_length
+from llmkit.http_provider import HTTPProvider
 from llmkit.messages import Audio, File, RawPart
-from llmkit.provider import HTTPProvider, LLMProvider
+from llmkit.provider import LLMProvider
 from llmkit.structured import output_format
 from llmkit.tokens import count_message_tokens, count_tokens
 

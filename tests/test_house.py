@@ -28,6 +28,7 @@ TIERS = (
     "specs _async.turns",
     "services access",
     "provider scrubbing",
+    "http_provider",
     "_async.exchange cassette",
     "_async.stream",
     "_async.provider scripted.faults",

@@ -14,7 +14,7 @@ from ._backend import ByteStream, call_in_thread, httpx
 
 if TYPE_CHECKING:
     from ..call import Call
-    from ..provider import HTTPProvider
+    from ..http_provider import HTTPProvider
 
 __all__ = ["AsyncKeep", "look_up"]
 

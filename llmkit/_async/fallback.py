@@ -13,7 +13,8 @@ from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
 from ..errors import LLMProviderConfigurationError, LLMProviderError, LLMProviderUnsupportedOperationError
 from ..fallback import MOVE_ON, CircuitBreaker, Fallback, MoveOn, Permit, ProviderState, is_alive, move_on_rule
-from ..provider import HTTPProvider, LLMProvider, RequestPreview
+from ..http_provider import HTTPProvider, RequestPreview
+from ..provider import LLMProvider
 from ..response import LLMResponse
 from ._backend import shield
 from .provider import AsyncBaseProvider, AsyncProvider, Prompt

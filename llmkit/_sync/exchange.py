@@ -22,7 +22,7 @@ from ..errors import (
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
 from ..hooks import CallRecord
 from ..http_library import is_client
-from ..provider import HTTPProvider
+from ..http_provider import HTTPProvider
 from ..response import LLMResponse
 from ..retry import Attempt, Retries
 from ..structured import with_parsed

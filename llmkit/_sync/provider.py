@@ -11,8 +11,9 @@ from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
 from ..errors import LLMProviderBadRequestError, LLMProviderServerError
 from ..hooks import Hooks
+from ..http_provider import HTTPProvider
 from ..messages import Message
-from ..provider import HTTPProvider, LLMProvider
+from ..provider import LLMProvider
 from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
 from ..tools import Toolbox, forces_call, tool_result

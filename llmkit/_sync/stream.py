@@ -17,7 +17,7 @@ from ..errors import (
     LLMProviderTimeoutError,
 )
 from ..events import Event, TextDelta
-from ..provider import HTTPProvider
+from ..http_provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
 from ..structured import partial_object, with_parsed
 from ._backend import close_soon

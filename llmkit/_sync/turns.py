@@ -14,7 +14,7 @@ from .reader import SyncEventReader
 
 if TYPE_CHECKING:
     from ..call import Call
-    from ..provider import HTTPProvider
+    from ..http_provider import HTTPProvider
     from ..retry import Retries
 
 __all__ = ["in_turn"]
