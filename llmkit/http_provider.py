@@ -14,7 +14,6 @@ from .config import APIType, LLMConfig, StreamMode, environment, unknown_setting
 from .countable import countable, fits_by_length
 from .errors import (
     LLMProviderBadRequestError,
-    LLMProviderConfigurationError,
     LLMProviderError,
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
@@ -26,7 +25,7 @@ from .response import Issuer, LLMResponse, ResponseBuilder
 from .retry import RetryBudget, refused_default
 from .services import find_spec
 from .specs import ProviderSpec
-from .structured import output_format
+from .structured import split_format
 from .tools import parse_tools
 from .wire import WireFormat, WireRequest
 
@@ -68,9 +67,6 @@ class HTTPProvider(LLMProvider):
         _check_wiring(limits, cache)
         self.limits = limits
         self.cache = cache
-        if cache is not None and not all(hasattr(cache, name) for name in ("in_memory", "get", "put")):
-            told = f"cache is a {type(cache).__name__}; it must be a MemoryCache, a SQLiteCache or like llmkit.cache's"
-            raise LLMProviderConfigurationError(f"{told} ResponseCache, or None")
         self.spec = spec or find_spec(provider_type or environment("DEFAULT_LLM_PROVIDER") or "openai")
         self.provider_type = provider_type or self.spec.name
         self._config = self._windowed(config)
@@ -137,7 +133,7 @@ class HTTPProvider(LLMProvider):
         parsed = parse_messages(messages)
         if config.api_type is not APIType.RESPONSES and any(message.role == ITEM for message in parsed):
             raise LLMProviderBadRequestError("a message has no role; items without one belong to the Responses API")
-        is_plain = response_format is None or isinstance(response_format, Mapping)
+        plain_format, typed_format = split_format(response_format)
         return Call(
             config=config,
             api_type=config.api_type,
@@ -146,8 +142,8 @@ class HTTPProvider(LLMProvider):
             tools=parse_tools(tools),
             tool_choice=tool_choice,
             parallel_tool_calls=parallel_tool_calls,
-            response_format=response_format if is_plain else None,
-            output_format=None if is_plain else output_format(response_format),
+            response_format=plain_format,
+            output_format=typed_format,
             previous_response_id=previous_response_id,
             background=background,
             raw_events=raw_events,
@@ -216,11 +212,8 @@ class HTTPProvider(LLMProvider):
         """Return what keeps the calls to the provider's limits, None where it has none."""
         if self.limits is None:
             return None
-        from .limits import CallQueue, Limits
+        from .limits import CallQueue
 
-        if not isinstance(self.limits, Limits):
-            told = f"limits is a {type(self.limits).__name__}; it must be Limits(…), or None"
-            raise LLMProviderConfigurationError(told)
         return CallQueue(self.limits)
 
     def rough_tokens(self, call: Call) -> int:

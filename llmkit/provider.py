@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .access import Secret
 from .config import ConfigSettings, LLMConfig
 from .countable import Countable, countable
-from .errors import (
-    LLMProviderConfigurationError,
-    LLMProviderUnsupportedOperationError,
-)
+from .errors import LLMProviderConfigurationError, LLMProviderUnsupportedOperationError
 from .messages import Message, parse_messages
-from .structured import output_format
+from .structured import split_format
 from .tools import parse_tools
 
 if TYPE_CHECKING:
@@ -153,10 +150,6 @@ def _is_bare(prompt: Any, tools: Any, response_format: Any) -> bool:
 
 
 def _countable(prompt: Any, tools: Any, response_format: Any) -> Countable:
-    is_plain = response_format is None or isinstance(response_format, Mapping)
-    return countable(
-        parse_messages(prompt),
-        tools=parse_tools(tools),
-        response_format=response_format if is_plain else None,
-        output_format=None if is_plain else output_format(response_format),
-    )
+    plain_format, typed_format = split_format(response_format)
+    messages, offered = parse_messages(prompt), parse_tools(tools)
+    return countable(messages, tools=offered, response_format=plain_format, output_format=typed_format)

@@ -16,7 +16,7 @@ from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError, L
 from .response import LLMResponse
 from .schema import AdaptedSchema, SchemaDialect
 
-__all__ = ["OutputFormat", "output_format", "partial_object", "schema_format", "with_parsed"]
+__all__ = ["OutputFormat", "output_format", "partial_object", "schema_format", "split_format", "with_parsed"]
 
 _DEFINITIONS = ("$defs", "definitions")
 
@@ -37,6 +37,13 @@ def output_format(type_: Any) -> OutputFormat:
         return _cached(type_)
     except TypeError:  # it has no hash
         return _of_type(type_)
+
+
+def split_format(response_format: Any) -> tuple[Mapping[str, Any] | None, OutputFormat | None]:
+    """Return a `response_format` as the dict that is sent as it is, and as the format that a type is: one is None."""
+    if response_format is None or isinstance(response_format, Mapping):
+        return response_format, None
+    return None, output_format(response_format)
 
 
 def schema_format(schema: Mapping[str, Any], name: str = "output") -> OutputFormat:

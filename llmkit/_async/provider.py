@@ -20,7 +20,7 @@ from ..tools import Toolbox, forces_call, tool_result
 from ..wire.operations import Embeddings, ModelInfo, checked_texts
 from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import AsyncExchange
-from .stream import AsyncStream
+from .stream import AsyncStream, check_keep_text
 
 if TYPE_CHECKING:
     from ..cache import ResponseCache
@@ -211,8 +211,7 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
         call = self.make_call(
             prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
         )
-        if call.output_format and not keep_text:
-            raise LLMProviderBadRequestError("response_format needs the whole text; leave keep_text=False out")
+        check_keep_text(keep_text, call.output_format)
         self.check_token_limit(call, at_once=True)
         return AsyncStream(self._exchange, self, call, keep_text=keep_text)
 

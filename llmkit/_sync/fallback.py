@@ -16,10 +16,11 @@ from ..fallback import MOVE_ON, CircuitBreaker, Fallback, MoveOn, Permit, Provid
 from ..http_provider import HTTPProvider, RequestPreview
 from ..provider import LLMProvider
 from ..response import LLMResponse
+from ..structured import split_format
 from ._backend import shield
 from .provider import SyncBaseProvider, SyncProvider, Prompt
 from .reader import SyncEventReader
-from .stream import SyncStream
+from .stream import SyncStream, check_keep_text
 
 if TYPE_CHECKING:
     from ..tokens import TokenCount
@@ -164,6 +165,7 @@ class SyncFallbackProvider(SyncBaseProvider):
         """
         keywords = {**options, "system_prompt": system_prompt, "previous_response_id": previous_response_id}
         _refuse_settings_of_one(keywords)
+        check_keep_text(keep_text, split_format(options.get("response_format"))[1])
 
         def opening() -> _Opened:
             return self._first(lambda *arguments: _opened(prompt, *arguments), keywords)
@@ -310,7 +312,7 @@ class _AsyncFallbackStream(SyncStream):
             stream, fallbacks = self._opening()
             reader = stream._open()
             self._exchange, self._provider, self._call = stream._exchange, stream._provider, stream._call
-            self._builder = stream._builder
+            self._builder.max_tool_calls = self._call.config.max_tool_calls
             # One owner: the connection must not be released by the stream that is given up here.
             self._reader, stream._reader = reader, None
             self._fallbacks = fallbacks + reader.metadata.get("fallbacks", [])

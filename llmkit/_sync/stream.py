@@ -19,12 +19,12 @@ from ..errors import (
 from ..events import Event, TextDelta
 from ..http_provider import HTTPProvider
 from ..response import LLMResponse, ResponseBuilder
-from ..structured import partial_object, with_parsed
+from ..structured import OutputFormat, partial_object, with_parsed
 from ._backend import close_soon
 from .exchange import SyncExchange
 from .reader import SyncEventReader
 
-__all__ = ["SyncStream"]
+__all__ = ["SyncStream", "check_keep_text"]
 
 BROKEN = (LLMProviderConnectionError, LLMProviderStreamError, LLMProviderTimeoutError)
 
@@ -198,6 +198,12 @@ class SyncStream:
             error.request_id = error.request_id or self._reader.metadata["request_id"]
             error.attempts = tuple(self._reader.metadata["attempts"])
         return self._provider.named(error)
+
+
+def check_keep_text(keep_text: bool, output_format: OutputFormat | None) -> None:
+    """Raise LLMProviderBadRequestError for a stream that is to keep no text, and to read an object out of it."""
+    if output_format and not keep_text:
+        raise LLMProviderBadRequestError("response_format needs the whole text; leave keep_text=False out")
 
 
 class _AsyncEvents:

@@ -586,3 +586,14 @@ def test_a_turn_that_does_not_come_speaks_against_no_service(server: Server, api
             with pytest.raises(LLMProviderTimeoutError, match="turn"):
                 provider.execute("Hi", deadline=SHORT)
             assert provider.states[0]["state"] == "closed"
+
+
+def test_a_stream_that_keeps_no_text_keeps_none_of_any_provider(server: Server, other: Server, api: Api) -> None:
+    server.default, other.default = DOWN, stream_reply(api.stream("Hel", "lo!"))
+    with make_fallback(server, other, api=api) as provider:
+        stream = provider.stream("Hi", keep_text=False)
+        assert [text for text in stream] == ["Hel", "lo!"]
+        response = stream.response()
+        assert (response.content, response.finish_reason) == ("", "stop")
+        with pytest.raises(LLMProviderBadRequestError, match="keep_text"):
+            provider.stream("Hi", keep_text=False, response_format=dict[str, str])
