@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,15 +15,11 @@ from .terminal import dim, is_terminal, note, printable, waiting
 
 __all__ = ["print_json", "print_parsed", "print_stream", "print_text", "print_usage", "status_of"]
 
-Timed = tuple[LLMResponse, float]
-"""An answer, and the seconds that it took."""
-
 
 def print_stream(
     provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False, texts: list[str] | None = None
-) -> Timed:
+) -> LLMResponse:
     """Print an answer while it arrives; `texts` collects its pieces, for a caller who outlives its end."""
-    started = time.monotonic()
     pieces = [] if texts is None else texts
     reasoned = False
     try:
@@ -40,41 +35,40 @@ def print_stream(
                     stop()
                     reasoned = True
                     _write_reasoning(event.text)
-            response = stream.response()
+            response: LLMResponse = stream.response()
     finally:
         _end_line(pieces)
-    return response, time.monotonic() - started
+    return response
 
 
-def print_text(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> Timed:
+def print_text(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> LLMResponse:
     """Print an answer once it is whole."""
-    response, seconds = _whole(provider, messages, options, reasoning)
+    response = _whole(provider, messages, options, reasoning)
     _write(response.content)
     _end_line([response.content])
-    return response, seconds
+    return response
 
 
-def print_json(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> Timed:
+def print_json(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> LLMResponse:
     """Print the whole response as one JSON object."""
-    response, seconds = _whole(provider, messages, options, reasoning)
-    print(json.dumps(response.to_dict() | {"seconds": round(seconds, 3)}, ensure_ascii=False))
-    return response, seconds
+    response = _whole(provider, messages, options, reasoning)
+    print(json.dumps(response.to_dict() | {"seconds": round(response.metadata["duration"], 3)}, ensure_ascii=False))
+    return response
 
 
-def print_parsed(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> Timed:
+def print_parsed(provider: Any, messages: Any, options: dict[str, Any], *, reasoning: bool = False) -> LLMResponse:
     """Print the object that an answer is: on one line where a program reads it."""
-    response, seconds = _whole(provider, messages, options, reasoning)
+    response = _whole(provider, messages, options, reasoning)
     print(json.dumps(response.parsed, ensure_ascii=False, indent=2 if is_terminal(sys.stdout) else None))
-    return response, seconds
+    return response
 
 
-def _whole(provider: Any, messages: Any, options: dict[str, Any], reasoning: bool) -> Timed:
-    started = time.monotonic()
+def _whole(provider: Any, messages: Any, options: dict[str, Any], reasoning: bool) -> LLMResponse:
     with waiting("waiting for the answer"):
         response: LLMResponse = provider.execute(messages, **options)
     if reasoning and response.reasoning:
         _write_reasoning(f"{response.reasoning}\n")
-    return response, time.monotonic() - started
+    return response
 
 
 def _write(text: str) -> None:
@@ -109,8 +103,9 @@ def status_of(response: LLMResponse) -> int:
     return 0
 
 
-def print_usage(responses: Sequence[LLMResponse], seconds: float, name: str) -> None:
+def print_usage(responses: Sequence[LLMResponse], name: str) -> None:
     """Print on standard error what answers have used together; what a service does not tell is left out."""
+    seconds = sum(response.metadata["duration"] for response in responses)
     usages = [response.usage for response in responses if response.usage]
     told = [name]
     if usages:

@@ -95,11 +95,11 @@ def _answer(
 ) -> int:
     if arguments.json or arguments.schema or arguments.no_stream:
         show = print_json if arguments.json else print_parsed if arguments.schema else print_text
-        response, seconds = show(provider, messages, options, reasoning=arguments.reasoning)
+        response = show(provider, messages, options, reasoning=arguments.reasoning)
     else:
-        response, seconds = print_stream(provider, messages, options, reasoning=arguments.reasoning)
+        response = print_stream(provider, messages, options, reasoning=arguments.reasoning)
     if arguments.usage:
-        print_usage([response], seconds, str(choice))
+        print_usage([response], str(choice))
     return status_of(response)
 
 

@@ -50,7 +50,6 @@ class _Conversation:
         self._files: list[str] = arguments.file
         self._messages: list[Any] = []
         self._answers: list[Any] = []
-        self._seconds = 0.0
 
     def take(self, line: str) -> None:
         """Answer a line, or obey it where it begins with a slash and the name of a command."""
@@ -66,7 +65,7 @@ class _Conversation:
         question = user_message(line, self._files)
         texts: list[str] = []
         try:
-            response, seconds = print_stream(
+            response = print_stream(
                 self._provider,
                 [*self._messages, question],
                 self._options,
@@ -83,10 +82,9 @@ class _Conversation:
         self._files = []
         self._messages += [question, response.to_message()]
         self._answers.append(response)
-        self._seconds += seconds
         status_of(response)
         if self._arguments.usage:
-            print_usage([response], seconds, self._name)
+            print_usage([response], self._name)
 
     def _exit(self, rest: str) -> None:
         self.is_over = True
@@ -96,7 +94,7 @@ class _Conversation:
         note("the conversation begins anew")
 
     def _usage(self, rest: str) -> None:
-        print_usage(self._answers, self._seconds, self._name)
+        print_usage(self._answers, self._name)
 
     def _file(self, rest: str) -> None:
         try:
