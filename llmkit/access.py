@@ -12,7 +12,7 @@ from .errors import LLMProviderConfigurationError
 from .network import is_loopback
 from .specs import ProviderSpec
 
-__all__ = ["REDACTED", "Secret", "check_base_url", "find_base_url", "find_key"]
+__all__ = ["REDACTED", "Secret", "check_base_url", "find_base_url", "find_key", "written_forms"]
 
 REDACTED = "[redacted]"
 SHORTEST_PART: Final = 5
@@ -26,8 +26,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self.value = value
-        # As it is, as JSON may write it, as it stands in a URL.
-        self._forms = tuple({value, json.dumps(value)[1:-1], value.replace("/", "\\/"), quote(value, safe="")})
+        self._forms = tuple(written_forms(value))
 
     def __repr__(self) -> str:
         return f"Secret({REDACTED!r})"
@@ -43,6 +42,11 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a key is not pickled; make the provider anew from its config and the environment")
+
+
+def written_forms(secret: str) -> set[str]:
+    """Return how a secret may be written: as it is, as JSON may have it, as it stands in a URL."""
+    return {secret, json.dumps(secret)[1:-1], secret.replace("/", "\\/"), quote(secret, safe="")}
 
 
 def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:

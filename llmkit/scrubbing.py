@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
-from .access import REDACTED
+from .access import REDACTED, written_forms
 
 __all__ = ["Scrubber"]
 
@@ -58,8 +58,7 @@ class Scrubber:
         words = {word for value in values for word in (value, *re.split(r"[\s;,]+|=(?!=|$)", value))}
         for word in words:
             if len(word) >= SHORTEST_SECRET:
-                # As it is, in a URL, and in JSON as some services escape it.
-                self._secrets |= {word, quote(word, safe=""), word.replace("/", r"\/")}
+                self._secrets |= written_forms(word)
 
     def text(self, text: str) -> str:
         """Return a text without secrets."""
