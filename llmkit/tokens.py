@@ -239,8 +239,9 @@ class MessageTokenCounter:
         _check("limit", limit, int)
         conversation = Conversation(messages, tools, self._model, self._media, response_format)
         settled = self._settled(conversation, limit)
-        if settled is not None:
-            return settled
+        return self._counts_within(conversation, limit) if settled is None else settled
+
+    def _counts_within(self, conversation: Conversation, limit: int) -> bool:
         rest = limit - conversation.tokens
         name, directory = self._model.encoding, self._arguments[2]
         counter = load_counter(name, directory) if name else None
@@ -264,7 +265,8 @@ class MessageTokenCounter:
         """
         _check("limit", limit, int)
         conversation = Conversation(messages, tools, self._model, self._media, response_format)
-        if self._settled(conversation, limit):
+        settled = self._settled(conversation, limit)
+        if settled:
             return True
         name, directory = self._model.encoding, self._arguments[2]
         if name and loaded_counter(name, directory) is None:
@@ -273,7 +275,7 @@ class MessageTokenCounter:
         few = sum(map(len, conversation.texts)) <= _LONGEST_REMEMBERED
         if not few or sum(len(text) for text in conversation.texts if text not in self._counts) > _AT_ONCE[bool(name)]:
             return None
-        return self.within_limit(messages, limit, tools=tools, response_format=response_format)
+        return self._counts_within(conversation, limit) if settled is None else settled
 
     def _settled(self, conversation: Conversation, limit: int) -> bool | None:
         """Return whether a conversation is within the limit if the length of its texts tells."""
