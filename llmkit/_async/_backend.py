@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import sys
 import time
@@ -173,28 +172,18 @@ async def within(deadline: float | None, result: Awaitable[Any]) -> Any:
 def retrying(retries: Retries) -> Any:
     """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides.
 
-    Where tenacity is not installed, a loop does the same.
+    None where tenacity is not installed.
     """
     try:
         import tenacity
     except ImportError:
-        return functools.partial(_call_again, retries)
+        return None
     return tenacity.AsyncRetrying(
         sleep=sleep,
         retry=tenacity.retry_if_exception(retries.allows),
         wait=lambda _: retries.wait,
         reraise=True,
     )
-
-
-async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Any]]) -> Any:
-    while True:
-        try:
-            return await attempt()
-        except Exception as error:
-            if not retries.allows(error):
-                raise
-        await sleep(retries.wait)
 
 
 def close_soon(close: Callable[[], Awaitable[None]], home: Any) -> None:

@@ -188,7 +188,8 @@ class AsyncExchange:
         async def again() -> Result:
             return await attempt(retries)
 
-        result: Result = await retrying(retries)(again)
+        call_again = retrying(retries) or partial(_call_again, retries)
+        result: Result = await call_again(again)
         return result
 
     def _note_retry(self, record: CallRecord, attempt: Attempt) -> None:
@@ -365,6 +366,17 @@ class AsyncExchange:
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
         return {name: self._provider.redacted(v) for name, v in response.headers.items() if name != "set-cookie"}
+
+
+async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Result]]) -> Result:
+    """Do what tenacity does, where it is not installed."""
+    while True:
+        try:
+            return await attempt()
+        except LLMProviderError as error:
+            if not retries.allows(error):
+                raise
+        await sleep(retries.wait)
 
 
 def _decoded(body: bytes, max_depth: int) -> Any:

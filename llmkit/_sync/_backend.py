@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import socket
 import threading
@@ -193,28 +192,18 @@ def within(deadline: float | None, result: Result) -> Result:
 def retrying(retries: Retries) -> Any:
     """Return tenacity's driver of further tries: it calls, waits and calls again as `retries` decides.
 
-    Where tenacity is not installed, a loop does the same.
+    None where tenacity is not installed.
     """
     try:
         import tenacity
     except ImportError:
-        return functools.partial(_call_again, retries)
+        return None
     return tenacity.Retrying(
         sleep=sleep,
         retry=tenacity.retry_if_exception(retries.allows),
         wait=lambda _: retries.wait,
         reraise=True,
     )
-
-
-def _call_again(retries: Retries, attempt: Callable[[], Any]) -> Any:
-    while True:
-        try:
-            return attempt()
-        except Exception as error:
-            if not retries.allows(error):
-                raise
-        sleep(retries.wait)
 
 
 def close_soon(close: Callable[[], None], home: Any) -> None:

@@ -188,7 +188,8 @@ class SyncExchange:
         def again() -> Result:
             return attempt(retries)
 
-        result: Result = retrying(retries)(again)
+        call_again = retrying(retries) or partial(_call_again, retries)
+        result: Result = call_again(again)
         return result
 
     def _note_retry(self, record: CallRecord, attempt: Attempt) -> None:
@@ -365,6 +366,17 @@ class SyncExchange:
 
     def _headers(self, response: httpx.Response) -> dict[str, str]:
         return {name: self._provider.redacted(v) for name, v in response.headers.items() if name != "set-cookie"}
+
+
+def _call_again(retries: Retries, attempt: Callable[[], Result]) -> Result:
+    """Do what tenacity does, where it is not installed."""
+    while True:
+        try:
+            return attempt()
+        except LLMProviderError as error:
+            if not retries.allows(error):
+                raise
+        sleep(retries.wait)
 
 
 def _decoded(body: bytes, max_depth: int) -> Any:
