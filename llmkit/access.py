@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from .config import environment
-from .errors import LLMProviderConfigurationError
+from .errors import LLMProviderConfigurationError, type_with_article
 from .network import is_loopback
 from .specs import ProviderSpec
 
@@ -105,7 +105,7 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
 def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> None:
     """Raise LLMProviderConfigurationError for a URL that cannot be used, or that would show the key to the network."""
     if not isinstance(base_url, str):
-        told = f"base_url is a {type(base_url).__name__}; it must be a string like https://api.example.com/v1"
+        told = f"base_url is {type_with_article(base_url)}; it must be a string like https://api.example.com/v1"
         raise LLMProviderConfigurationError(told)
     # A password and a query may be secrets.
     told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])

@@ -16,7 +16,7 @@ from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .errors import LLMProviderConfigurationError
+from .errors import LLMProviderConfigurationError, type_with_article
 
 if TYPE_CHECKING:
     import sqlite3
@@ -199,7 +199,7 @@ class SQLiteCache:
 def check_cache(cache: Any) -> None:
     """Raise LLMProviderConfigurationError for what is no `ResponseCache`."""
     if not all(hasattr(cache, name) for name in ("get", "put", "in_memory")):
-        told = f"cache is a {type(cache).__name__}; it must be a MemoryCache, a SQLiteCache or another ResponseCache"
+        told = f"cache is {type_with_article(cache)}; it must be a MemoryCache, a SQLiteCache or another ResponseCache"
         raise LLMProviderConfigurationError(told)
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from .codec import encode_json
-from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError
+from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError, type_with_article
 from .schema import flattened, is_map, kind_of, references
 
 __all__ = ["AnswerReader", "CheckedSchema", "CheckedType", "schema_errors"]
@@ -60,7 +60,7 @@ class CheckedSchema:
 
     def __init__(self, schema: Schema) -> None:
         if not isinstance(schema, Mapping):
-            raise LLMProviderBadRequestError(f"the schema is a {type(schema).__name__}; it must be a JSON object")
+            raise LLMProviderBadRequestError(f"the schema is {type_with_article(schema)}; it must be a JSON object")
         self._problems = _validator(schema)
         self.schema = flattened(schema, schema)
         self.read = AnswerReader(self.schema).read

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any, Final, TypeVar
 
-from .errors import LLMProviderBadRequestError
+from .errors import LLMProviderBadRequestError, type_with_article
 
 __all__ = ["DEEPEST", "WORTH_LOADING", "decode_json", "encode_json", "json_decoder", "lenient_decode"]
 
@@ -159,7 +159,7 @@ def encode_json(value: Any) -> bytes:
 def _mapping(value: Any) -> dict[Any, Any]:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a {type(value).__name__} is not JSON")
+    raise TypeError(f"{type_with_article(value)} is not JSON")
 
 
 def _surrogates(value: Any) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict, Unpack, get_args
 
-from .errors import LLMProviderConfigurationError
+from .errors import LLMProviderConfigurationError, type_with_article
 
 __all__ = [
     "APIType",
@@ -274,7 +274,7 @@ def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _without_values(value: Any) -> str:
     names = f" with the names {', '.join(map(repr, value))}" if isinstance(value, Mapping) else ""
-    return f"a {type(value).__name__}{names}"
+    return f"{type_with_article(value)}{names}"
 
 
 def _strings(value: Any) -> bool:

@@ -46,6 +46,7 @@ __all__ = [
     "LLMProviderTimeoutError",
     "LLMProviderTokenLimitError",
     "LLMProviderUnsupportedOperationError",
+    "type_with_article",
 ]
 
 
@@ -167,3 +168,9 @@ class LLMProviderOutputError(LLMProviderError):
     def text(self) -> str:
         """The text of the answer."""
         return self.partial.content if self.partial else ""
+
+
+def type_with_article(value: object) -> str:
+    """Return what a value is, for an error that must not show it: "None", "a list", "an int"."""
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .errors import LLMProviderConfigurationError
+from .errors import LLMProviderConfigurationError, type_with_article
 
 if TYPE_CHECKING:
     from .call import Call
@@ -105,6 +105,6 @@ def observers(hooks: Any) -> tuple[Hooks, ...]:
     found = tuple(hooks or ()) if isinstance(hooks, Iterable) or hooks is None else (hooks,)
     for each in found:
         if not isinstance(each, Hooks):
-            told = f"hooks is or holds a {type(each).__name__}; it must be Hooks(after=…), or a list of such"
+            told = f"hooks is or holds {type_with_article(each)}; it must be Hooks(after=…), or a list of such"
             raise LLMProviderConfigurationError(told)
     return found

@@ -17,6 +17,7 @@ from .errors import (
     LLMProviderError,
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
+    type_with_article,
 )
 from .hooks import Hooks, observers
 from .messages import ITEM, parse_messages
@@ -123,7 +124,7 @@ class HTTPProvider(LLMProvider):
             if name not in LLMConfig.__dataclass_fields__:
                 raise unknown_setting(name, CallOptions.__annotations__)
         if not (system_prompt is None or isinstance(system_prompt, str)):
-            told = f"system_prompt is a {type(system_prompt).__name__}; it must be a string, or None"
+            told = f"system_prompt is {type_with_article(system_prompt)}; it must be a string, or None"
             raise LLMProviderBadRequestError(told)
         config = self._changed(settings) if settings else self._config
         largest_plain_answer = self.wire_format(config.api_type).largest_plain_answer

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from .errors import LLMProviderConfigurationError, LLMProviderRateLimitError
+from .errors import LLMProviderConfigurationError, LLMProviderRateLimitError, type_with_article
 
 __all__ = ["CallQueue", "Limits", "RateLimit", "Ticket", "check_limits", "rate_limits"]
 
@@ -62,7 +62,7 @@ class Limits:
 def check_limits(limits: Any) -> None:
     """Raise LLMProviderConfigurationError for what are no `Limits`."""
     if not isinstance(limits, Limits):
-        told = f"limits is a {type(limits).__name__}; it must be Limits(concurrency=…), or None"
+        told = f"limits is {type_with_article(limits)}; it must be Limits(concurrency=…), or None"
         raise LLMProviderConfigurationError(told)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .config import nearest
-from .errors import LLMProviderBadRequestError
+from .errors import LLMProviderBadRequestError, type_with_article
 from .response import Issuer, ToolCall
 
 __all__ = [
@@ -152,7 +152,7 @@ def parse_messages(messages: Any) -> tuple[Message, ...]:
         messages = [messages]
     if not isinstance(messages, Sequence):
         raise LLMProviderBadRequestError(
-            f"messages is a {type(messages).__name__}; it must be a string or a list of messages"
+            f"messages is {type_with_article(messages)}; it must be a string or a list of messages"
         )
     if not messages:
         raise LLMProviderBadRequestError("messages is empty; there must be at least one message")
@@ -166,7 +166,7 @@ def parse_message(message: Any, place: str) -> Message:
     elif isinstance(message, Message):
         parsed = replace(message, content=_content(message.content, f"{place}.content"))
     else:
-        raise LLMProviderBadRequestError(f"{place} is a {type(message).__name__}; it must be a dict or a Message")
+        raise LLMProviderBadRequestError(f"{place} is {type_with_article(message)}; it must be a dict or a Message")
     if parsed.role not in (*ROLES, ITEM):
         raise LLMProviderBadRequestError(f"{place}.role is {parsed.role!r}{nearest(parsed.role, ROLES)}")
     if parsed.role == "tool" and not parsed.tool_call_id:
@@ -286,7 +286,7 @@ def _tool_call(call: Any, place: str) -> ToolCall:
 def _list(value: Any, place: str, allowed: str = "a list") -> Sequence[Any]:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return value
-    raise LLMProviderBadRequestError(f"{place} is a {type(value).__name__}; it must be {allowed}")
+    raise LLMProviderBadRequestError(f"{place} is {type_with_article(value)}; it must be {allowed}")
 
 
 def data_url(media_type: str, data: bytes) -> str:
@@ -303,8 +303,10 @@ def _read_data_url(url: str) -> tuple[str, bytes]:
 
 
 def _check_source(part: Image | File) -> None:
-    if part.data is None and not part.url and not part.file_id:
-        raise LLMProviderBadRequestError(f"{type(part).__name__} has no content; pass data, url or file_id")
+    given = [name for name in ("data", "url", "file_id") if getattr(part, name) not in (None, "")]
+    if len(given) != 1:
+        has = " and ".join(given) or "no content"
+        raise LLMProviderBadRequestError(f"{type(part).__name__} has {has}; pass one of data, url and file_id")
 
 
 def _media_type(path: str | Path, kind: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from .access import Secret
 from .config import ConfigSettings, LLMConfig
 from .countable import Countable, countable
-from .errors import LLMProviderConfigurationError, LLMProviderUnsupportedOperationError
+from .errors import LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, type_with_article
 from .messages import Message, parse_messages
 from .structured import split_format
 from .tools import parse_tools
@@ -36,7 +36,7 @@ class LLMProvider:
 
     def __init__(self, config: LLMConfig, api_key: str | None = None, **kwargs: Any) -> None:
         if not isinstance(config, LLMConfig):
-            raise LLMProviderConfigurationError(f"config is a {type(config).__name__}; it must be an LLMConfig")
+            raise LLMProviderConfigurationError(f"config is {type_with_article(config)}; it must be an LLMConfig")
         self._config = config
         self._key = Secret(api_key) if api_key else None
         self._counters: dict[str, MessageTokenCounter] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from .checked import CheckedType
 from .config import nearest
-from .errors import LLMProviderBadRequestError
+from .errors import LLMProviderBadRequestError, type_with_article
 from .functions import python_function
 from .response import LLMResponse, ToolCall
 
@@ -49,7 +49,7 @@ def parse_tools(tools: Any) -> tuple[Tool, ...]:
     if tools is None:
         return ()
     if not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise LLMProviderBadRequestError(f"tools is a {type(tools).__name__}; it must be a list")
+        raise LLMProviderBadRequestError(f"tools is {type_with_article(tools)}; it must be a list")
     return tuple(_tool(tool, f"tools[{i}]") for i, tool in enumerate(tools))
 
 
@@ -60,7 +60,7 @@ def _tool(tool: Any, place: str) -> Tool:
         return _made_of(tool, Tool(function=tool))
     if not isinstance(tool, Mapping):
         raise LLMProviderBadRequestError(
-            f"{place} is a {type(tool).__name__}; it must be a function, a pydantic model, a dict or a Tool"
+            f"{place} is {type_with_article(tool)}; it must be a function, a pydantic model, a dict or a Tool"
         )
     kind = tool.get("type", "function")
     if kind == "function" and isinstance(tool.get("function"), Mapping):
@@ -142,7 +142,7 @@ def tool_result(call: ToolCall, value: Any, *, is_error: bool = False) -> dict[s
         try:
             value = to_json(value).decode()
         except PydanticSerializationError as error:
-            raise TypeError(f"the tool {call.name} returned a {type(value).__name__}: {error}") from None
+            raise TypeError(f"the tool {call.name} returned {type_with_article(value)}: {error}") from None
     message = {"role": "tool", "tool_call_id": call.id, "content": value}
     return message | {"is_error": True} if is_error else message
 

@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -184,6 +184,22 @@ async def test_idle_timeout_holds_over_transports_that_know_none(
             with pytest.raises(LLMProviderTimeoutError, match="idle_timeout") as caught:
                 await provider.stream("Hi", idle_timeout=0.1).response()
     assert caught.value.partial is not None and caught.value.partial.content == "One"
+
+
+class Silent(httpx.AsyncByteStream):
+    """A body that never comes, of no connection: no timeout of the request is heard of."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await anyio.sleep_forever()
+        yield b""
+
+
+async def test_idle_timeout_holds_over_what_has_no_connection(server: Server, api: Api) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Silent()))
+    async with httpx.AsyncClient(transport=transport) as client:
+        async with make_provider(server, api, http_client=client, timeout=0.05, max_retries=0) as provider:
+            with pytest.raises(LLMProviderTimeoutError, match="idle_timeout"):
+                await provider.stream("Hi", idle_timeout=0.1).response()
 
 
 async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Server, api: Api) -> None:

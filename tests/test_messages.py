@@ -88,10 +88,10 @@ def test_parts(part: Any, expected: Any, as_object: bool) -> None:
 @pytest.mark.parametrize(
     ("messages", "told"),
     [
-        (None, "messages is a NoneType; it must be a string or a list of messages"),
-        (7, "messages is a int"),
+        (None, "messages is None; it must be a string or a list of messages"),
+        (7, "messages is an int"),
         ([], "messages is empty"),
-        ([7], "messages[0] is a int; it must be a dict or a Message"),
+        ([7], "messages[0] is an int; it must be a dict or a Message"),
         (["Hello"], "messages[0] is a str"),
         ([{"content": "a"}], "messages[0] has no role; it must be one of system, developer"),
         ([user("a"), {"role": "usr", "content": "a"}], "messages[1].role is 'usr'; did you mean 'user'?"),
@@ -100,7 +100,7 @@ def test_parts(part: Any, expected: Any, as_object: bool) -> None:
         ([{"role": "user", "content": []}], "messages[0].content is empty"),
         ([Message(role="user")], "messages[0].content is empty"),
         ([{"role": "user", "content": {"type": "text"}}], "messages[0].content is a dict; it must be a string or"),
-        ([{"role": "user", "content": 7}], "messages[0].content is a int; it must be a string or a list of parts"),
+        ([{"role": "user", "content": 7}], "messages[0].content is an int; it must be a string or a list of parts"),
         ([{"role": "user", "content": b"a"}], "messages[0].content is a bytes"),
         ([{"role": "tool", "content": "a"}], "messages[0] answers no tool call; it needs the tool_call_id"),
         ([user("a", 7)], "messages[0].content[1] must be a string, a part, or a dict with a type"),
@@ -158,6 +158,8 @@ class TestFiles:
     def test_a_part_has_a_content(self, kind: Any) -> None:
         with pytest.raises(LLMProviderBadRequestError, match=f"{kind.__name__} has no content"):
             kind()
+        with pytest.raises(LLMProviderBadRequestError, match=f"{kind.__name__} has data and url; pass one of data"):
+            kind(data=b"", url="https://example.com/a")
 
     @pytest.mark.parametrize("part", [Image(b"\x89PNG"), File(b"%PDF"), Audio(b"RIFF")])
     def test_their_bytes_are_in_no_repr(self, part: Any) -> None:

@@ -214,11 +214,11 @@ class TestBuildRequest:
         ("messages", "place"),
         [
             ([], "messages is empty"),
-            (5, "messages is a int"),
+            (5, "messages is an int"),
             (["hello"], r"messages\[0\] is a str"),
             ([{"content": "x"}], r"messages\[0\] has no role"),
             ([{"role": "usr", "content": "x"}], r"messages\[0\]\.role is 'usr'; did you mean 'user'"),
-            ([{"role": "user", "content": 5}], r"messages\[0\]\.content is a int"),
+            ([{"role": "user", "content": 5}], r"messages\[0\]\.content is an int"),
             ([{"role": "user"}], r"messages\[0\]\.content is None"),
             ([{"role": "tool", "content": "x"}], r"messages\[0\] answers no tool call"),
             ([{"role": "user", "content": "a\ud800b"}], r"half a surrogate pair at character 1"),
@@ -284,8 +284,8 @@ class TestProvider:
     @pytest.mark.parametrize(
         ("wiring", "told"),
         [
-            ({"base_url": 5}, "^base_url is a int; it must be a string like https://"),
-            ({"limits": 8}, "^limits is a int; it must be Limits"),
+            ({"base_url": 5}, "^base_url is an int; it must be a string like https://"),
+            ({"limits": 8}, "^limits is an int; it must be Limits"),
             ({"cache": "answers.db"}, "^cache is a str; it must be a MemoryCache"),
             ({"temprature": 1}, r"^there is no setting 'temprature'; did you mean 'temperature'\?"),
             ({"hook": None}, r"^there is no setting 'hook'; did you mean 'hooks'\?"),
@@ -302,7 +302,7 @@ class TestProvider:
             provider().build_request("Hello", **options)
 
     def test_a_system_prompt_that_is_no_text_is_refused(self) -> None:
-        with pytest.raises(LLMProviderBadRequestError, match=r"^system_prompt is a int; it must be a string, or None"):
+        with pytest.raises(LLMProviderBadRequestError, match=r"^system_prompt is an int; it must be a string, or None"):
             provider().build_request("Hello", system_prompt=5)
 
     def test_a_client_of_the_wrong_world_is_refused(self) -> None:

@@ -220,7 +220,7 @@ def no_schema(place: Shop) -> None:
         (no_schema, "the function no_schema has no JSON schema: Unable to generate .*Shop"),
         (Shop, "Shop has no JSON schema"),
         (int, "int is no model: a tool takes parameters with names"),
-        (5, r"tools\[0\] is a int; it must be a function, a pydantic model, a dict or a Tool"),
+        (5, r"tools\[0\] is an int; it must be a function, a pydantic model, a dict or a Tool"),
         ({"type": "function"}, r"tools\[0\] has no name"),
     ],
 )

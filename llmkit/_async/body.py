@@ -33,14 +33,15 @@ async def receive(
 ) -> LLMProviderError | None:
     """Append the whole body to `pieces`, and release the connection; return what cut it short, at `limit` bytes too."""
     wire: Any = response.extensions.get("network_stream")
-    if deadline is not None and hasattr(wire, "deadline"):
+    own = hasattr(wire, "deadline")
+    if own:
         wire.deadline = deadline
     size = 0
     failure: LLMProviderError | None = None
     traffic: Traffic | None = response.extensions.get("traffic")
     body = body_pieces(response)
     try:
-        while piece := await within(deadline, anext(body, b"")):
+        while piece := await within(None if own else deadline, anext(body, b"")):
             if failure:
                 continue
             if traffic:

@@ -18,6 +18,7 @@ from ..errors import (
     LLMProviderError,
     LLMProviderServerError,
     LLMProviderTimeoutError,
+    type_with_article,
 )
 from ..failures import error_from_exception, error_from_response, excerpt, request_id
 from ..hooks import CallRecord
@@ -56,7 +57,7 @@ class AsyncExchange:
         if client is not None and not is_client(client, Client.__name__):
             kind = Client.__name__
             raise LLMProviderConfigurationError(
-                f"http_client is a {type(client).__name__}; it must be an httpx.{kind} or an httpx2.{kind}"
+                f"http_client is {type_with_article(client)}; it must be an httpx.{kind} or an httpx2.{kind}"
             )
         # Weak, since the garbage collector would close the connections of a cycle in any order, with warnings.
         self._provider: HTTPProvider = proxy(provider)

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from ..call import CallOptions
 from ..config import APIType, LLMConfig, StreamMode
-from ..errors import LLMProviderConfigurationError, LLMProviderError, LLMProviderUnsupportedOperationError
+from ..errors import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderUnsupportedOperationError,
+    type_with_article,
+)
 from ..fallback import MOVE_ON, CircuitBreaker, Fallback, MoveOn, Permit, ProviderState, is_alive, move_on_rule
 from ..http_provider import HTTPProvider, RequestPreview
 from ..provider import LLMProvider
@@ -343,7 +348,7 @@ def _checked(providers: Sequence[LLMProvider]) -> tuple[LLMProvider, ...]:
         of_other_world = isinstance(provider, HTTPProvider) and not isinstance(provider, AsyncProvider)
         if of_other_world or not isinstance(provider, LLMProvider):
             raise LLMProviderConfigurationError(
-                f"providers has a {type(provider).__name__}; it holds {AsyncProvider.__name__} objects, "
+                f"providers has {type_with_article(provider)}; it holds {AsyncProvider.__name__} objects, "
                 f"and those of subclasses of LLMProvider of your own"
             )
     return checked

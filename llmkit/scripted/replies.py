@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..config import APIType
-from ..errors import LLMProviderConfigurationError, LLMProviderError
+from ..errors import LLMProviderConfigurationError, LLMProviderError, type_with_article
 from ..events import Usage
 from ..response import FinishReason, ToolCall
 from .faults import check_error
@@ -50,7 +50,7 @@ class Reply:
                 check_error(step)
             elif not _is_step(step):
                 raise LLMProviderConfigurationError(
-                    f"a step of the reply is {step!r}, a {type(step).__name__}; it must be a text, seconds from 0, a "
+                    f"a step of the reply is {step!r}, {type_with_article(step)}; it must be a text, seconds from 0, a "
                     "ToolCall, an LLMProviderError or a function without arguments"
                 )
 
@@ -135,6 +135,6 @@ def as_reply(scripted: Any) -> Reply | Callable[[ScriptedCall], Any]:
         function: Callable[[ScriptedCall], Any] = scripted
         return function
     raise LLMProviderConfigurationError(
-        f"a reply of the script is a {type(scripted).__name__}; it must be a text, a list of steps, a ToolCall, "
+        f"a reply of the script is {type_with_article(scripted)}; it must be a text, a list of steps, a ToolCall, "
         "an LLMProviderError, a pydantic object, a dict, a Reply or a function of the call"
     )

@@ -21,6 +21,7 @@ from ..errors import (
     LLMProviderServerError,
     LLMProviderStreamError,
     LLMProviderUnsupportedOperationError,
+    type_with_article,
 )
 from ..events import Event, RawEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from ..failures import error_from_body, excerpt
@@ -368,7 +369,7 @@ def text_or_none(value: Any) -> str | None:
     """Return a text that an answer has or lacks; raises TypeError, which ends the answer, for anything else."""
     if value is None or isinstance(value, str):
         return value
-    raise TypeError(f"a {type(value).__name__} stands where a text belongs")
+    raise TypeError(f"{type_with_article(value)} stands where a text belongs")
 
 
 def join_pieces(pieces: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..errors import LLMProviderBadRequestError
+from ..errors import LLMProviderBadRequestError, type_with_article
 from . import WireRequest
 
 __all__ = [
@@ -57,7 +57,7 @@ def checked_texts(texts: Any) -> Sequence[str]:
         return [texts]
     if isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts):
         return texts
-    raise LLMProviderBadRequestError(f"texts is a {type(texts).__name__}; it must be a string or a list of strings")
+    raise LLMProviderBadRequestError(f"texts is {type_with_article(texts)}; it must be a string or a list of strings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

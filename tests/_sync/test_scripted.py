@@ -313,7 +313,7 @@ def test_what_any_provider_has_it_has_too() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (7, "a reply of the script is a int"),
+        (7, "a reply of the script is an int"),
         ([{"a": 1}], "a step of the reply is {'a': 1}, a dict; it must be a text"),
         ([True], "a step of the reply is True, a bool"),
         ([-1.0], "a step of the reply is -1.0, a float; it must be a text, seconds from 0"),
