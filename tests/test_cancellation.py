@@ -186,6 +186,25 @@ async def test_idle_timeout_holds_over_transports_that_know_none(
     assert caught.value.partial is not None and caught.value.partial.content == "One"
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["by a proxy's transport", "by the caller"])
+@pytest.mark.parametrize("bound", ["idle_timeout", "deadline"])
+async def test_bytes_that_are_no_piece_extend_no_bound(
+    server: Server, api: Api, own: bool, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
+    if bound == "deadline":
+        server.add(drip(server.gate(), STREAM_HEAD + b"5;", b"a"))
+    else:
+        compressed = head(200, {"content-type": "text/event-stream", "content-encoding": "gzip"})
+        named = b"\x1f\x8b\x08\x08" + bytes(6)
+        server.add(drip(server.gate(), compressed + named, b"a"))
+    async with httpx.AsyncClient(verify=False) as client:
+        async with make_provider(server, api, http_client=None if own else client, timeout=0.4) as provider:
+            with pytest.raises(LLMProviderTimeoutError) as caught:
+                await provider.stream("Hi", **{bound: 0.5}).response()
+    assert caught.value.code == bound
+
+
 class Silent(httpx.AsyncByteStream):
     """A body that never comes, of no connection: no timeout of the request is heard of."""
 

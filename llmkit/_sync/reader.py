@@ -63,8 +63,10 @@ class SyncEventReader:
         # The body of llmkit's own transport: it can be told when to give up, and to read on to its end.
         wire = response.extensions.get("network_stream")
         self._wire = wire if hasattr(wire, "drain") else None
-        # What has no connection, such as a mock transport, need not obey the request's timeouts.
-        self._longest_wait = math.inf if wire is None else config.timeout
+        # Where one read of a connection gives a piece, the request's timeout ends it: not in HTTP/2, whose frames need
+        # bear no data, nor decompressed, nor in a mock transport, which knows no time.
+        plain = response.http_version == "HTTP/1.1" and "content-encoding" not in response.headers
+        self._longest_wait = config.timeout if wire and plain and deadline is None else math.inf
         self._pieces: Iterator[bytes] = body_pieces(response)
         self._traffic: Traffic | None = response.extensions.get("traffic")
         self._reading = False
