@@ -124,8 +124,8 @@ async def test_what_a_service_does_not_offer_is_refused_before_anything_is_sent(
 
 async def test_what_is_no_text_is_not_embedded(server: Server) -> None:
     async with make_provider_of("openai", server) as provider:
-        for texts, kind in ((5, "int"), ([1], "list"), (b"a", "bytes")):
-            with pytest.raises(LLMProviderBadRequestError, match=f"texts is a {kind}; it must be a string or a list"):
+        for texts, kind in ((5, "an int"), ([1], "a list"), (b"a", "a bytes")):
+            with pytest.raises(LLMProviderBadRequestError, match=f"texts is {kind}; it must be a string or a list"):
                 await provider.embed(texts)  # type: ignore[arg-type]
     assert server.requests == []
 
