@@ -234,7 +234,7 @@ class TestProvider:
         for wrong, told in (
             ([], r"providers is \[\]; it must be a list"),
             (create("openai", model_name="gpt-4o", api_key=KEY), "providers is <.*Provider openai gpt-4o>; it must"),
-            ([create_other("openai", model_name="gpt-4o", api_key=KEY)], "providers has an? (Sync|Async)Provider"),
+            ([create_other("openai", model_name="gpt-4o", api_key=KEY)], "providers has (a Sync|an Async)Provider"),
             (["openai"], "providers has a str"),
         ):
             with pytest.raises(LLMProviderConfigurationError, match=told):
