@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiktoken
@@ -108,12 +109,21 @@ def test_bad_input_is_a_clear_error(call: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+@pytest.mark.parametrize("short", [-1, 256])
 @settings(max_examples=150, deadline=None)
 @given(text=AWKWARD)
+@example(text="<|endoftext|>a<|endoftext|>")
 def test_counts_are_those_of_tiktoken(
-    encoding: str, directory: Path, peers: dict[str, tiktoken.Encoding], text: str
+    encoding: str, directory: Path, peers: dict[str, tiktoken.Encoding], short: int, text: str
 ) -> None:
-    assert count_tokens(text, "", encoding=encoding, directory=directory) == len(peers[encoding].encode_ordinary(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_tables, "_SHORT", short)  # whether the tokens go into a list or into a buffer
+        count = count_tokens(text, "", encoding=encoding, directory=directory)
+    assert count == len(peers[encoding].encode_ordinary(text))
+
+
+def test_a_tiktoken_without_buffers_counts_by_its_lists() -> None:
+    assert token_tables._buffer_counter(SimpleNamespace(encode_ordinary=list))("abc") == 3
 
 
 @pytest.mark.parametrize("encoding", TABLES)
