@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmkit import token_tables, tokens
@@ -229,8 +229,10 @@ def test_the_tables_of_the_extra_are_the_published_ones_and_count_the_same(encod
     ours = load_counter(encoding) or pytest.fail("no table")
 
     @settings(max_examples=500, deadline=None, database=None)
-    @given(text=AWKWARD | st.text(st.characters(codec="utf-8", exclude_characters=list(map(chr, UNICODE_17)))))
+    @given(text=AWKWARD | st.text(st.characters(codec="utf-8")))
+    @example(text="\u1ae0's")
     def same(text: str) -> None:
+        text = text.translate(dict.fromkeys(UNICODE_17))
         assert ours(text) == len(peer.encode_ordinary(text))
         assert count_tokens(text, "", encoding=encoding).encoding == encoding
 
