@@ -33,10 +33,11 @@ def look_up(cache: ResponseCache, provider: HTTPProvider, call: Call) -> SyncKee
 
 
 class SyncKeep:
-    """What one call has to do with the cache: `found` is the answer that was there, else None."""
+    """What one call has to do with the cache: `found` is the answer that was there, None if the service is asked."""
 
     def __init__(self, cache: ResponseCache, key: str, found: CachedAnswer | None, most: int) -> None:
         self.found = found
+        self._given = False
         self._cache = cache
         self._key = key
         self._most = most
@@ -45,13 +46,15 @@ class SyncKeep:
         self._size = 0
 
     def response(self) -> httpx.Response | None:
-        """Return the answer that was found, as if it came now."""
-        if self.found is None:
+        """Return the answer that was found, as if it came now; None the next time, since it could not be read."""
+        if self.found is None or self._given:
             return None
+        self._given = True
         return httpx.Response(200, headers=dict(self.found.headers), stream=_AsyncPieces(self.found.pieces))
 
     def watch(self, response: httpx.Response, headers: dict[str, str]) -> None:
         """Keep what comes of a body from now on; an earlier try's is forgotten."""
+        self.found = None
         self._headers = headers
         self._pieces = []
         self._size = 0

@@ -77,6 +77,7 @@ class SyncExchange:
             answer = self._try(call, record, lambda retries: self._complete_once(call, retries, keep))
             answer = with_parsed(answer, call.output_format)
             if keep:
+                record.cached = keep.found is not None
                 keep.store(answer, None)
         except BaseException as error:
             record.end(time.monotonic(), error=error)
@@ -96,6 +97,7 @@ class SyncExchange:
         except BaseException as error:
             record.end(time.monotonic(), error=error)
             raise
+        record.cached = keep is not None and keep.found is not None
         record.first_token(time.monotonic())
         reader.record, reader.keep = record, keep
         return reader

@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmkit import LLMProviderError, LLMProviderOutputError
-from llmkit.cache import MemoryCache, SQLiteCache
+from llmkit.cache import CachedAnswer, MemoryCache, SQLiteCache
 from llmkit.hooks import CallRecord, Hooks
 from llmkit.limits import Limits
 
@@ -238,3 +238,23 @@ async def test_a_cached_answer_pays_nothing_into_the_budget_of_retries(server: S
         with pytest.raises(LLMProviderError) as caught:
             await provider.execute("Hi")
     assert caught.value.attempts == () and len(server.requests) == 2
+
+
+class Damaged(MemoryCache):
+    """A cache that gives back something else."""
+
+    def get(self, key: str) -> CachedAnswer | None:
+        """Return no answer of any service."""
+        found = super().get(key)
+        return found and found._replace(pieces=[b"<html>"])
+
+
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+async def test_what_cannot_be_read_is_asked_for_again(server: Server, api: Api, mode: Any, sleeps: list[float]) -> None:
+    server.default = replies(api, mode)
+    records: list[CallRecord] = []
+    async with make_provider(server, api, cache=Damaged(), hooks=Hooks(after=records.append)) as provider:
+        answers = [await provider.execute("Say hello", stream_mode=mode) for _ in range(3)]
+    assert [(answer.content, answer.metadata["cached"]) for answer in answers] == [("Hello!", False)] * 3
+    assert [record.cached for record in records] == [False] * 3
+    assert len(server.requests) == 3 and len(answers[2].metadata["attempts"]) == 1
