@@ -72,6 +72,7 @@ class ServerSentEventParser:
         self._too_large = False
         self._at_start = True
         self._blank_line = b"\n\n"
+        self._head = b"data: "
         self._opening = b"\n\ndata: "
         self._type = "message"  # of the events that open so
         # The last blank line and what came since. A short one grows at less cost as bytes, a long one as a bytearray.
@@ -85,6 +86,11 @@ class ServerSentEventParser:
         if self._too_large:
             raise EventTooLargeError(self._max_event_bytes)
         if _LF in chunk:
+            if self._waiting == self._blank_line and chunk.startswith(self._head) and chunk.endswith(self._blank_line):
+                # Most likely one event, as a model sends it while it writes: a third less of the time.
+                data = chunk[len(self._head) : -len(self._blank_line)]
+                if not (_LF in data or _CR in data or self._at_start or len(chunk) > self._max_event_bytes):
+                    return [(self._type, self._decode(data), self.last_event_id, None)]
             blocks, blank_line, rest = chunk.rpartition(self._blank_line)
             if rest and (_CR in rest or (_LF in rest and _CR in self._blank_line)):
                 blocks, blank_line, rest = _partition(chunk)
@@ -168,7 +174,8 @@ class ServerSentEventParser:
         found = _OPENING.search(blocks, len(blocks) // 2) or _OPENING.search(blocks)
         if found:
             self._blank_line = (found[1] + b"\n") * 2
-            self._opening = self._blank_line + found[2]
+            self._head = found[2]
+            self._opening = self._blank_line + self._head
             self._type = self._decode(found[3] or b"message")
         return self._opening != known
 

@@ -98,8 +98,9 @@ def expected(body: bytes, limit: int | None = None) -> Outcome:
 
 
 def cuts(body: bytes) -> Iterator[list[bytes]]:
-    """Yield the body whole, byte by byte, and cut in two at every place."""
+    """Yield the body whole, after each blank line, byte by byte, and cut in two at every place."""
     yield [body]
+    yield re.split(b"(?<=\n\n)|(?<=\r\n\r\n)", body)
     yield [body[position : position + 1] for position in range(len(body))]
     for position in range(len(body) + 1):
         yield [body[:position], body[position:]]
@@ -127,6 +128,9 @@ bodies = st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join)
 @example(b"\xef\xbb\xbfdata: mark\n\n\xef\xbb\xbfdata: later\n\n")
 @example(b"\xef\xbb\xbf\xef\xbb\xbfdata: two marks\n\ndata: {}\n\n")
 @example(b"\n\xef\xbb\xbfdata: not at the start\n\n")
+@example(b"data: first\n\n\xef\xbb\xbfdata: later\n\n")
+@example(b"data: 1\n\ndata: 2\rid: 3\n\ndata: 4\nid: 5\n\n")
+@example(b"event: a\ndata: \xff\n\nevent: a\ndata: \xe2\x82\n\n")
 @example(b"data: a\r\n\r\ndata: b\n\n\ndata: c\r\rdata: d\r\n\n\rdata: e\n\r\n")
 @example(b"event: a\ndata: 1\n\nevent: a\ndata: 2\n\ndata: 3\n\nevent: b\ndata: 4\n\n: no\n\nevent: a\ndata: 5\n\n")
 def test_any_cut_of_any_stream_gives_what_the_standard_says(body: bytes) -> None:
