@@ -72,6 +72,7 @@ class Call:
     previous_response_id: str | None = None
     background: bool = False
     raw_events: bool = False
+    keep_text: bool = True
     use_cache: bool = True
     cache_scope: str | None = None
     stream: bool = False

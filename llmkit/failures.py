@@ -54,10 +54,13 @@ _RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str]
             "insufficient_quota billing_hard_limit_reached credit_balance_exhausted billing_error quota_exceeded "
             "organization_spend_limit_exceeded project_spend_limit_exceeded organization_usage_limit_exceeded "
             "enforced_spend_limit_reached contract_spend_limit_reached insufficient_balance quota_per_day "
-            "exceeded_current_quota_error",
+            "exceeded_current_quota_error billing_not_active arrearage",
             (
                 "credit balance is too low",
+                "credits are depleted",
+                "used all available credits",
                 "spend limit",
+                "spending limit",
                 "insufficient balance",
                 "usage limits. you will regain",
                 # Gemini, of a model that the plan does not include.
@@ -84,13 +87,17 @@ _RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str]
                 "input is too long",
                 "too many tokens",
                 "current length is",
+                "longer than the maximum model length",
+                "longer than the model's context length",
+                "prompt exceeds max length",
+                "range of input length should be",
             ),
         ),
         (
             LLMProviderContentFilterError,
             set(),
             "content_filter content_policy_violation invalid_prompt bio_policy misalignment_policy_violation "
-            "moderation_blocked responsibleaipolicyviolation data_inspection_failed",
+            "moderation_blocked responsibleaipolicyviolation data_inspection_failed image_content_policy_violation",
             ("content violates usage guidelines", "content exists risk"),
         ),
         (
@@ -109,7 +116,16 @@ _RULES: Final[tuple[tuple[type[LLMProviderError], frozenset[int], frozenset[str]
             (),
         ),
         (LLMProviderTimeoutError, {408, 504}, "timeout_error deadline_exceeded", ()),
-        (LLMProviderBadRequestError, set(range(400, 500)), "invalid_request_error invalid_argument", ()),
+        (
+            LLMProviderBadRequestError,
+            set(range(400, 500)),
+            # Those of images: OpenAI's schema ResponseErrorCode, of answers that fail after a status of 200.
+            "invalid_request_error invalid_argument invalid_value data_residency_mismatch failed_to_download_image "
+            "invalid_image invalid_image_format invalid_base64_image invalid_image_url invalid_image_mode "
+            "image_too_large image_too_small image_parse_error image_file_too_large image_file_not_found "
+            "unsupported_image_media_type empty_image_file",
+            (),
+        ),
     ]
 )
 

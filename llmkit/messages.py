@@ -169,7 +169,7 @@ def parse_message(message: Any, place: str) -> Message:
         raise LLMProviderBadRequestError(f"{place} is {type_with_article(message)}; it must be a dict or a Message")
     if parsed.role not in (*ROLES, ITEM):
         raise LLMProviderBadRequestError(f"{place}.role is {parsed.role!r}{nearest(parsed.role, ROLES)}")
-    if parsed.role == "tool" and not parsed.tool_call_id:
+    if parsed.role == "tool" and not (parsed.tool_call_id and isinstance(parsed.tool_call_id, str)):
         raise LLMProviderBadRequestError(f"{place} answers no tool call; it needs the tool_call_id of the call")
     if parsed.content in (None, ()) and not (parsed.tool_calls or parsed.refusal or parsed.native):
         what = "None" if parsed.content is None else "empty"
@@ -274,6 +274,8 @@ def _tool_call(call: Any, place: str) -> ToolCall:
     if isinstance(call, ToolCall):
         return call
     try:
+        if not isinstance(call["id"], str):
+            raise TypeError("its id is no string")
         if call.get("type") == "custom":
             return ToolCall.from_text(call["id"], call["custom"]["name"], call["custom"]["input"], "custom")
         return ToolCall.from_text(call["id"], call["function"]["name"], call["function"].get("arguments") or "")

@@ -19,6 +19,10 @@ __all__ = ["find_spec", "provider_names", "register_spec"]
 # Most services that imitate OpenAI know the older name only.
 _MAX_TOKENS: Final = Dialect(rename={"max_tokens": "max_tokens"})
 _TEXT_ONLY: Final = Dialect(rename={"max_tokens": "max_tokens"}, content_as_string=True)
+# Usage always comes; fields that it does not know and other ids are refused.
+_MISTRAL: Final = Dialect(
+    rename={"max_tokens": "max_tokens", "seed": "random_seed"}, stream_usage=False, tool_call_ids="[a-zA-Z0-9]{9}"
+)
 _THINKING_OFF: Final = {"thinking": {"type": "disabled"}}
 
 
@@ -47,7 +51,9 @@ def _launch_local(model: str) -> str:
 
 # developers.openai.com/api/docs/guides/reasoning: reasoning models answer 400 to these.
 _REASONING_REFUSES: Final = frozenset({"temperature", "top_p", "frequency_penalty", "presence_penalty"})
-_OPENAI_DIALECT: Final = Dialect(model_rules=((r"^(o\d|gpt-[5-9](?!.*-chat)|codex-)", _REASONING_REFUSES),))
+_OPENAI_DIALECT: Final = Dialect(
+    model_rules=((r"^(o\d|gpt-[5-9](?!.*-chat)|codex-)", _REASONING_REFUSES),), full_messages=True
+)
 # developers.openai.com/api/docs/models
 _OPENAI_WINDOWS: Final = {
     "gpt-3.5-turbo": 16_385,
@@ -165,8 +171,7 @@ _COMPATIBLE: Final = (
         name="mistral",
         base_url="https://api.mistral.ai/v1",
         key_variables=("MISTRAL_API_KEY",),
-        # Usage always comes, and fields that it does not know are refused.
-        dialect=Dialect(rename={"max_tokens": "max_tokens", "seed": "random_seed"}, stream_usage=False),
+        dialect=_MISTRAL,
     ),
     ProviderSpec(
         name="zai",
@@ -212,7 +217,7 @@ _COMPATIBLE: Final = (
     _compatible("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", dialect=Dialect()),
     _compatible("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
     _compatible("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY"),
-    _compatible("codestral", "https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
+    _compatible("codestral", "https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY", dialect=_MISTRAL),
     _compatible("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY"),
     _compatible("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", dialect=Dialect()),
     _compatible("nvidia", "https://integrate.api.nvidia.com/v1", "NVIDIA_NIM_API_KEY", "NVIDIA_API_KEY"),

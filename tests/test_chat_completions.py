@@ -169,6 +169,28 @@ CASES = [
          chunk({"role": "assistant"}, "function_call"), usage_chunk(), "[DONE]"],
         {"finish_reason": "tool_calls", "tool_calls": [ToolCall("call_chatcmpl-1_0", "lookup", {}, "{}")]},
     ),
+    Case(
+        "a function of the service's own",
+        {"messages": "Look"},
+        {"model": "gpt-4o", "messages": [{"role": "user", "content": "Look"}], "temperature": 0.7},
+        completion("tool_calls", content=None,
+                   tool_calls=[{**call("1", "$web_search", "{}"), "type": "builtin_function"}]),
+        [chunk({"tool_calls": [{**call("1", "$web_search", "", index=0), "type": "builtin_function"}]}),
+         chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), chunk({}, "tool_calls"), usage_chunk(),
+         "[DONE]"],
+        {"finish_reason": "tool_calls", "tool_calls": [ToolCall("1", "$web_search", {}, "{}")],
+         "native": [{"tool_calls": [{"type": "builtin_function"}]}]},
+    ),
+    Case(
+        "a spoken answer",
+        {"messages": "Say it"},
+        {"model": "gpt-4o", "messages": [{"role": "user", "content": "Say it"}], "temperature": 0.7},
+        completion(content=None, audio={"id": "audio_1", "data": "UklGRg==", "transcript": "It is."}),
+        [chunk({"role": "assistant", "audio": {"id": "audio_1"}}), chunk({"audio": {"transcript": "It"}}),
+         chunk({"audio": {"data": "UklGRg=="}}), chunk({"audio": {"transcript": " is."}}), chunk({}, "stop"),
+         usage_chunk(), "[DONE]"],
+        {"content": "It is.", "finish_reason": "stop", "native": [{"audio": {"id": "audio_1"}}]},
+    ),
 ]  # fmt: skip
 
 
@@ -454,7 +476,7 @@ class TestRequests:
             {"role": "assistant", "content": None, "refusal": "No."},
             {"role": "user", "content": [{"type": "text", "text": "More", "cache_control": {"type": "ephemeral"}}]},
         ]  # fmt: skip
-        sent = make_request(CHAT, messages).body
+        sent = make_request(CHAT, messages, dialect=Dialect(full_messages=True)).body
         assert sent is not None
         assert sent["messages"] == [
             {"role": "developer", "content": "Brief."},
@@ -569,3 +591,32 @@ def test_text_that_is_none_is_an_error(name: str, value: Any) -> None:
     decoder = CHAT.decoder()
     with pytest.raises(LLMProviderServerError, match="unexpected shape"):
         decoder.read({"choices": [{"index": 0, "message": delta, "finish_reason": "stop"}]})
+
+
+@pytest.mark.parametrize("odd", [{"detail": "upstream died"}, {"errors": ["no"]}, {"code": 500, "msg": "no"}])
+class TestUnknownChunks:
+    def test_an_answer_that_ends_after_one_without_a_finish_reason_broke_off(self, odd: Any) -> None:
+        result = decoded(CHAT, [sse(chunk({"content": "hal"}), odd, "[DONE]")])
+        assert isinstance(result.failure, LLMProviderStreamError)
+        assert str(next(iter(odd.values()))).strip("[]'") in str(result.failure)
+        assert (result.events[-1], result.finished) == (UnknownEvent("message", odd), False)
+
+    def test_an_answer_that_has_one_is_whole(self, odd: Any) -> None:
+        result = decoded(CHAT, [sse(chunk({"content": "all"}), odd, chunk({}, "stop"), "[DONE]")])
+        assert result.failure is None
+        assert UnknownEvent("message", odd) in result.events
+
+
+def test_odd_json_at_the_very_end_is_an_error_of_the_stream() -> None:
+    detail = {"type": "reasoning.encrypted", "index": 0, "data": 5}
+    result = decoded(CHAT, [sse(chunk({"content": "4", "reasoning_details": [detail]}, "stop"))])
+    assert isinstance(result.failure, LLMProviderStreamError)
+    assert not result.finished
+
+
+def test_a_call_that_is_whole_is_told_from_one_that_goes_on() -> None:
+    pieces = ['{"a": "}', '\\"', "}", '"', "}", '{"a": 2}']
+    deltas = [{"tool_calls": [{"function": {"name": "f", "arguments": piece}}]} for piece in pieces]
+    result = decoded(CHAT, [sse(*map(chunk, deltas), chunk({}, "tool_calls"), "[DONE]")])
+    calls = answer(CHAT, result.events).tool_calls
+    assert [call.arguments for call in calls] == [{"a": '}"}'}, {"a": 2}]

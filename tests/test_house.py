@@ -24,6 +24,7 @@ TIERS = (
     "tools _async.transport _async.caching telemetry",
     "call countable",
     "wire",
+    "wire.tool_call_pieces wire.messages_parameters",
     "wire.chat_completions wire.responses wire.messages wire.generate_content wire.operations _async.reader",
     "specs _async.turns",
     "services access",

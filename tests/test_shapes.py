@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llmkit import APIType, LLMProviderError
+from llmkit.events import ReasoningDelta, TextDelta
 from llmkit.response import LLMResponse, ResponseBuilder
 from llmkit.sse import ServerSentEventParser
 from llmkit.wire import WireFormat
@@ -172,6 +173,32 @@ def test_anything_in_the_place_of_anything(name: str, plain: bool) -> None:
         except Exception as error:
             wrong.append((repr(error)[:200], variant))
     assert not wrong
+
+
+# Where an answer's last chunk is kept, as it says more than text.
+LAST: dict[str, list[Any]] = {
+    "chat_completions": [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}],
+    "generate_content": [{"candidates": [{"content": {"parts": []}, "finishReason": "STOP"}]}],
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_without_text_a_decoder_keeps_nothing_of_the_answer(name: str) -> None:
+    wire_format, story = FORMATS[name]
+    decoder, builder = wire_format.decoder(), ResponseBuilder(keep_text=False)
+    decoder.keep_text = False
+    handed_out = []
+    for event in story(plain=False) + LAST.get(name, []):
+        received = ServerSentEventParser().feed(answers.event(event))
+        events = decoder.feed(received)
+        builder.extend(events)
+        handed_out += [event.text for event in events if isinstance(event, TextDelta | ReasoningDelta)]
+    builder.extend(decoder.end(None))
+    answer = builder.build(issuer(wire_format), APIType.CHAT_COMPLETION)
+    assert decoder.finished and {"Hello", "Hm."} <= {*handed_out}
+    assert answer.tool_calls and not answer.native and not answer.content
+    kept = repr(vars(decoder))
+    assert "Hello" not in kept and "Hm." not in kept
 
 
 def are_texts(*values: Any) -> bool:

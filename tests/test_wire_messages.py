@@ -233,13 +233,13 @@ class TestConversation:
         assert body(self.HISTORY[:3], model=NEW, api_version=NEWER)["messages"][2:] == [user(text("Now rhyme."))]
 
     def test_results_of_one_turn_are_one_message_before_any_text(self) -> None:
-        calls = (ToolCall("a", "f", {"x": 1}), ToolCall("b.1", "g"))
+        calls = (ToolCall("a", "f", {"x": 1}), ToolCall("b_1", "g"))
         history = [
             Message(role="user", content="Go"),
             Message(role="assistant", content="I will.", tool_calls=calls),
             Message(role="user", content="Be quick."),
             Message(role="tool", content="1", tool_call_id="a"),
-            Message(role="tool", content=[Image(b"png")], tool_call_id="b.1", is_error=True),
+            Message(role="tool", content=[Image(b"png")], tool_call_id="b_1", is_error=True),
         ]
         _, answer, results = body(history)["messages"]
         assert answer["content"] == [

@@ -231,6 +231,7 @@ class AsyncExchange:
         metadata = self._metadata(call, request, response, retries)
         decoder = wire_format.decoder()
         decoder.raw_events, decoder.max_json_depth = call.raw_events, call.config.max_json_depth
+        decoder.keep_text = call.keep_text
         reader = AsyncEventReader(response, decoder, call.config, retries.deadline, metadata)
         try:
             await reader.start()

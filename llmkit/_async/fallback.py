@@ -173,7 +173,7 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         check_keep_text(keep_text, split_format(options.get("response_format"))[1])
 
         async def opening() -> _Opened:
-            return await self._first(lambda *arguments: _opened(prompt, *arguments), keywords)
+            return await self._first(lambda *arguments: _opened(prompt, keep_text, *arguments), keywords)
 
         return _AsyncFallbackStream(opening, keep_text)
 
@@ -330,8 +330,8 @@ class _AsyncFallbackStream(AsyncStream):
         return super()._with_partial(error)
 
 
-async def _opened(prompt: Prompt, provider: Any, options: dict[str, Any]) -> AsyncStream:
-    stream = provider.stream(prompt, **options) if hasattr(provider, "stream") else None
+async def _opened(prompt: Prompt, keep_text: bool, provider: Any, options: dict[str, Any]) -> AsyncStream:
+    stream = provider.stream(prompt, keep_text=keep_text, **options) if hasattr(provider, "stream") else None
     if not isinstance(stream, AsyncStream):
         raise LLMProviderUnsupportedOperationError(
             f"{provider.provider_type} has no stream() that returns an {AsyncStream.__name__}"

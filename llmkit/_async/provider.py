@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
@@ -205,7 +206,7 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
 
         Nothing is sent before the stream is entered or read. A prompt over the token limit raises here, or then if it
         takes long to count. Without `keep_text` nothing is kept of the text and the reasoning that were handed out:
-        `response()` and `error.partial` lack them, and a stream of any length takes the same memory.
+        `response()` and `error.partial` lack them, and native parts, and a stream of any length takes the same memory.
         """
         keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.ENABLED}
         call = self.make_call(
@@ -213,7 +214,7 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
         )
         check_keep_text(keep_text, call.output_format)
         self.check_token_limit(call, at_once=True)
-        return AsyncStream(self._exchange, self, call, keep_text=keep_text)
+        return AsyncStream(self._exchange, self, replace(call, keep_text=keep_text), keep_text=keep_text)
 
     async def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
         """Return an answer that the service has stored; `finish_reason` is "pause" while it is still at work.

@@ -173,7 +173,7 @@ class SyncFallbackProvider(SyncBaseProvider):
         check_keep_text(keep_text, split_format(options.get("response_format"))[1])
 
         def opening() -> _Opened:
-            return self._first(lambda *arguments: _opened(prompt, *arguments), keywords)
+            return self._first(lambda *arguments: _opened(prompt, keep_text, *arguments), keywords)
 
         return _AsyncFallbackStream(opening, keep_text)
 
@@ -330,8 +330,8 @@ class _AsyncFallbackStream(SyncStream):
         return super()._with_partial(error)
 
 
-def _opened(prompt: Prompt, provider: Any, options: dict[str, Any]) -> SyncStream:
-    stream = provider.stream(prompt, **options) if hasattr(provider, "stream") else None
+def _opened(prompt: Prompt, keep_text: bool, provider: Any, options: dict[str, Any]) -> SyncStream:
+    stream = provider.stream(prompt, keep_text=keep_text, **options) if hasattr(provider, "stream") else None
     if not isinstance(stream, SyncStream):
         raise LLMProviderUnsupportedOperationError(
             f"{provider.provider_type} has no stream() that returns an {SyncStream.__name__}"

@@ -7,10 +7,12 @@ one plain body, into typed events. Error bodies need no format of their own: see
 from __future__ import annotations
 
 import re
+import struct
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import dropwhile, groupby
 from typing import Any, Final, Protocol, TypeVar
 
@@ -23,7 +25,7 @@ from ..errors import (
     LLMProviderUnsupportedOperationError,
     type_with_article,
 )
-from ..events import Event, RawEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from ..events import Event, NativePart, RawEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from ..failures import error_from_body, excerpt
 from ..messages import Message
 from ..response import Issuer, ToolCall
@@ -37,6 +39,7 @@ __all__ = [
     "WireRequest",
     "arguments_object",
     "counts",
+    "fitting_ids",
     "join_pieces",
     "read_object",
     "sampling_parameters",
@@ -57,7 +60,9 @@ class Dialect:
     defaults are left out, what the caller set is an error. `model_rules` pairs a pattern of model names with
     the parameters that those models refuse. `stream_usage`: usage in a stream has to be asked for.
     `content_as_string`: content that is text alone goes out as one string. `thinking_off` is merged into the body
-    for a `reasoning_effort` of "none", where the service has a switch of its own instead.
+    for a `reasoning_effort` of "none", where the service has a switch of its own instead. `tool_call_ids` is a pattern
+    of the ids that it takes, "" as the wire format's vendor does. `full_messages`: messages may have the role developer
+    and the field `refusal`, which nobody but OpenAI has to know.
     """
 
     rename: Mapping[str, str] = field(default_factory=dict)
@@ -66,6 +71,8 @@ class Dialect:
     stream_usage: bool = True
     content_as_string: bool = False
     thinking_off: Mapping[str, Any] = field(default_factory=dict)
+    tool_call_ids: str = ""
+    full_messages: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,13 +125,15 @@ class StreamDecoder(ABC):
 
     `finished` is True once the protocol's own end was seen. `failure` is the exception that ends the answer;
     what `feed` returned before it is still good. `raw_events` set to True adds a `RawEvent` for each server-sent
-    event; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event`, `on_body` and `on_end`.
+    event; `keep_text` set to False leaves out native parts, and the text in `raw`, so that nothing grows with the
+    answer; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event`, `on_body` and `on_end`.
     """
 
     def __init__(self) -> None:
         self.finished = False
         self.failure: LLMProviderError | None = None
         self.raw_events = False
+        self.keep_text = True
         self.max_json_depth = DEEPEST
         self.raw: Any = None
         self._decode: Callable[[str | bytes], Any] | None = None
@@ -181,6 +190,8 @@ class StreamDecoder(ABC):
         if self._halves:
             events = self._halves.mend(events)
             self._refuse_halves()
+        if not self.keep_text:
+            events = [event for event in events if not isinstance(event, NativePart)]
         self._decoded += len(events)
         return events
 
@@ -200,8 +211,11 @@ class StreamDecoder(ABC):
         can be the protocol's end, and the answer is cut if it is not.
         """
         events = [] if pending is None or self.finished else self.feed([pending])
-        if not self.failure and not self.on_end(events):
-            self.failure = LLMProviderStreamError("the stream ended before the answer did; `partial` has what came")
+        try:
+            if not self.failure and not self.on_end(events):
+                self.failure = LLMProviderStreamError("the stream ended before the answer did; `partial` has what came")
+        except _SHAPE_ERRORS as error:
+            self.failure = _unexpected_shape(error, LLMProviderStreamError, self.raw)
         if not self.failure:
             self.finished = True
             self._refuse_halves()
@@ -263,7 +277,10 @@ def _unexpected_shape(error: Exception, kind: type[LLMProviderError], data: Any)
 
 
 # What reading JSON of a shape that no service documents can raise.
-_SHAPE_ERRORS: Final = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
+_SHAPE_ERRORS: Final = (
+    *(LookupError, TypeError, AttributeError, ValueError, RecursionError),
+    *(ArithmeticError, struct.error),  # of numbers that no float holds, and of vectors cut short
+)
 
 # Where events have pieces of text that may be cut.
 _PIECES: Final[Mapping[type, str]] = {
@@ -352,6 +369,28 @@ def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[M
     rest = list(dropwhile(lambda message: message.role in SYSTEM_ROLES, messages))
     turns = [list(turn) for _, turn in groupby(rest, key=lambda message: message.role == "assistant")]
     return list(messages[: len(messages) - len(rest)]), turns
+
+
+def fitting_ids(messages: Sequence[Message], issuer: Issuer, pattern: str) -> list[Message]:
+    """Return messages whose tool calls have ids that an API takes, and one that no earlier answer has.
+
+    An id that does not match the whole pattern, or is there again, becomes a hash that fits everywhere, in the call and
+    in its result alike. What `issuer` itself answered keeps its ids.
+    """
+    fitting, used, sent_as = [], set[str](), dict[str, str]()
+    for message in messages:
+        calls = []
+        for call in message.tool_calls:
+            id = call.id
+            if message.issuer != issuer and (id in used or not re.fullmatch(pattern, id, re.ASCII | re.DOTALL)):
+                id = sha256(f"{len(used)} {id}".encode("utf-8", "surrogatepass")).hexdigest()[:9]
+            used.add(id)
+            sent_as[call.id] = id
+            calls.append(call if id == call.id else replace(call, id=id))
+        answers = message.tool_call_id and sent_as.get(message.tool_call_id, message.tool_call_id)
+        changed = tuple(calls) != message.tool_calls or answers != message.tool_call_id
+        fitting.append(replace(message, tool_calls=tuple(calls), tool_call_id=answers) if changed else message)
+    return fitting
 
 
 def arguments_object(call: ToolCall) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final
 
 from ..call import Call
-from ..codec import decode_json
 from ..errors import LLMProviderStreamError, LLMProviderUnsupportedOperationError
 from ..events import (
     Event,
@@ -24,17 +22,27 @@ from ..events import (
     RefusalDelta,
     ResponseStart,
     TextDelta,
-    ToolCallDelta,
     UnknownEvent,
     Usage,
     UsageReport,
 )
-from ..failures import error_from_body
+from ..failures import error_from_body, excerpt
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text, data_url
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, join_pieces, sampling_parameters, split_total
+from . import (
+    Dialect,
+    StreamDecoder,
+    WireFormat,
+    WireRequest,
+    counts,
+    fitting_ids,
+    join_pieces,
+    sampling_parameters,
+    split_total,
+)
+from .tool_call_pieces import ToolCallAssembler
 
 __all__ = ["ChatCompletions"]
 
@@ -48,6 +56,8 @@ PARAMETERS: Final = {
     "seed": "seed",
     "reasoning_effort": "reasoning_effort",
 }
+
+TOOL_CALL_IDS: Final = r".{1,40}"
 
 FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     "stop": "stop",
@@ -82,7 +92,8 @@ class ChatCompletions(WireFormat):
                 "Chat Completions cannot continue a stored response; send the history, or use execute_responses_api"
             )
         request = WireRequest(path="/chat/completions")
-        messages = [_message(message, issuer, dialect) for message in call.messages]
+        fitting = fitting_ids(call.messages, issuer, dialect.tool_call_ids or TOOL_CALL_IDS)
+        messages = [_message(message, issuer, dialect) for message in fitting]
         if call.instructions:
             messages.insert(0, {"role": "system", "content": call.instructions})
         body: dict[str, Any] = {"model": call.model, "messages": messages}
@@ -113,15 +124,18 @@ class ChatCompletions(WireFormat):
 
 def _message(message: Message, issuer: Issuer, dialect: Dialect) -> dict[str, Any]:
     sent: dict[str, Any] = {"role": message.role}
-    parts = message.parts
+    parts, refusal = message.parts, message.refusal
+    if not dialect.full_messages:
+        sent["role"] = "system" if message.role == "developer" else message.role
+        parts, refusal = parts or ((Text(refusal),) if refusal else ()), None
     plain = all(isinstance(part, Text) and not part.extra for part in parts)
     if parts and plain and (len(parts) == 1 or dialect.content_as_string):
-        sent["content"] = message.text
+        sent["content"] = "".join(part.text for part in parts if isinstance(part, Text))
     else:
         sent["content"] = [_part(part) for part in parts] or None
     if message.tool_calls:
         sent["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
-    for key, value in (("tool_call_id", message.tool_call_id), ("name", message.name), ("refusal", message.refusal)):
+    for key, value in (("tool_call_id", message.tool_call_id), ("name", message.name), ("refusal", refusal)):
         if value is not None:
             sent[key] = value
     sent |= message.extra
@@ -194,6 +208,7 @@ class ChatCompletionsDecoder(StreamDecoder):
         self._details: list[dict[str, Any]] = []
         self._native: dict[str, Any] = {}
         self._refused = False
+        self._unknown: dict[str, Any] | None = None
 
     def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
         """Read one chunk: `choices[0].delta`, usage, id and model."""
@@ -219,6 +234,9 @@ class ChatCompletionsDecoder(StreamDecoder):
         elif data.get("message") and not usage:
             # Older vLLM: an error that is a chunk of its own.
             self.failure = error_from_body(data)
+        elif not usage and choices is None:
+            self._unknown = data
+            events.append(UnknownEvent(type, data))
         if usage:
             self.raw = data
             self._usage |= {key: value for key, value in usage.items() if value is not None}
@@ -235,8 +253,10 @@ class ChatCompletionsDecoder(StreamDecoder):
         """End the answer."""
         if not self._started:
             raise LLMProviderStreamError("the stream ended without an answer")
-        self.finished = True
+        if self._unknown and self._raw_finish is None:
+            raise LLMProviderStreamError(f"the answer broke off: {excerpt(self._unknown, 200)}")
         self._close(events)
+        self.finished = True
 
     def on_end(self, events: list[Event]) -> bool:
         """Return whether a finish reason was seen."""
@@ -279,7 +299,8 @@ class ChatCompletionsDecoder(StreamDecoder):
 
     def _on_reasoning_content(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
         # DeepSeek, Moonshot and z.ai want this field back.
-        self._reasoning.append(text)
+        if self.keep_text:
+            self._reasoning.append(text)
         events.append(ReasoningDelta(text))
 
     def _on_reasoning(self, text: str, delta: dict[str, Any], events: list[Event]) -> None:
@@ -287,7 +308,8 @@ class ChatCompletionsDecoder(StreamDecoder):
             events.append(ReasoningDelta(text))
 
     def _on_reasoning_details(self, details: list[dict[str, Any]], delta: dict[str, Any], events: list[Event]) -> None:
-        self._details += details
+        if self.keep_text:
+            self._details += details
         text = "".join(detail.get("text") or detail.get("summary") or "" for detail in details)
         if text and not delta.get("reasoning") and not delta.get("reasoning_content"):
             events.append(ReasoningDelta(text))
@@ -306,6 +328,14 @@ class ChatCompletionsDecoder(StreamDecoder):
     def _on_extra_content(self, extra: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
         # ai.google.dev/gemini-api/docs/openai: thought signatures, of the message here, of a call with the call.
         self._native["extra_content"] = extra
+
+    def _on_audio(self, audio: dict[str, Any], delta: dict[str, Any], events: list[Event]) -> None:
+        # developers.openai.com/api/docs/guides/audio: spoken text is no content, and its audio goes back by its id.
+        events.append(UnknownEvent("delta.audio", audio))
+        if audio.get("transcript"):
+            events.append(TextDelta("" + audio["transcript"]))
+        if audio.get("id"):
+            self._native["audio"] = {"id": audio["id"]}
 
     def _close(self, events: list[Event]) -> None:
         if self._reasoning:
@@ -333,6 +363,7 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "tool_calls": ChatCompletionsDecoder._on_tool_calls,
     "function_call": ChatCompletionsDecoder._on_function_call,
     "extra_content": ChatCompletionsDecoder._on_extra_content,
+    "audio": ChatCompletionsDecoder._on_audio,
 }
 _TEXTS: Final = {"reasoning_content", "reasoning", "refusal"}
 
@@ -347,86 +378,6 @@ def _joined_details(pieces: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             whole[key] = join_pieces(delta.get(key) or "" for delta in deltas)
         joined.append(whole)
     return joined
-
-
-@dataclass(slots=True)
-class _OpenCall:
-    position: int
-    kind: str
-    id: str | None = None
-    name: str | None = None
-    pieces: list[str] = field(default_factory=list)
-
-    def is_whole(self) -> bool:
-        """Return whether the arguments so far are JSON, after which no more can follow."""
-        try:
-            decode_json("".join(self.pieces))
-        except ValueError:
-            return False
-        return True
-
-
-class ToolCallAssembler:
-    """Tells which call a piece belongs to, since services set `index`, `id` and `name` each in a way of their own.
-
-    A piece continues the call of its index, else that of its id; without either, or with an index that is new but
-    nothing to open a call with, it continues the last. Another id or another name opens a new call even so, and so
-    does the same name once the arguments are whole. `extras` has the keys that a service put on a call besides.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.extras: list[dict[str, Any]] = []
-        self._by_index: dict[int, _OpenCall] = {}
-        self._by_id: dict[str, _OpenCall] = {}
-        self._last: _OpenCall | None = None
-
-    def read(self, pieces: Iterable[dict[str, Any]], events: list[Event]) -> None:
-        """Append a delta for every piece."""
-        for piece in pieces:
-            kind = piece.get("type") or ("custom" if "custom" in piece and "function" not in piece else "function")
-            body = piece.get(kind) or {}
-            text = body.get("input" if kind == "custom" else "arguments")
-            if not isinstance(text, str):
-                text = "" if text is None else json.dumps(text, ensure_ascii=False)
-            id, name = "" + (piece.get("id") or "") or None, "" + (body.get("name") or "") or None
-            index = piece.get("index")
-            if not isinstance(index, int) or index < 0:
-                index = None
-            call = self._continued(index, id, name, text) or self._opened(kind)
-            call.id, call.name = call.id or id, call.name or name
-            call.pieces.append(text)
-            self.extras[call.position] |= {key: value for key, value in piece.items() if key not in _CALL_KEYS}
-            self._last = call
-            if index is not None:
-                self._by_index[index] = call
-            if id:
-                self._by_id[id] = call
-            events.append(ToolCallDelta(call.position, call.id, call.name, text, call.kind))
-
-    def _continued(self, index: int | None, id: str | None, name: str | None, text: str) -> _OpenCall | None:
-        """Return the call that a piece continues, None where it opens one."""
-        call = self._by_index.get(index) if index is not None else None
-        named_by_index = call is not None
-        if call is None and id:
-            call = self._by_id.get(id)
-        if call is None and self._last and not (id and self._last.id):
-            call = self._last if not name or (index is None and not id) else None
-        if call is None or (id and call.id and id != call.id):
-            return None
-        if not name or not call.name:
-            return call
-        repeated = not text or (id and named_by_index) or not call.is_whole()
-        return call if name == call.name and repeated else None
-
-    def _opened(self, kind: str) -> _OpenCall:
-        call = _OpenCall(self.count, kind)
-        self.count += 1
-        self.extras.append({})
-        return call
-
-
-_CALL_KEYS: Final = frozenset({"index", "id", "type", "function", "custom"})
 
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:

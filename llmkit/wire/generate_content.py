@@ -11,10 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ..call import Call, ToolChoice
 from ..errors import (
+    LLMProviderBadRequestError,
     LLMProviderConfigurationError,
     LLMProviderContentFilterError,
     LLMProviderServerError,
@@ -126,6 +127,8 @@ class GenerateContent(WireFormat):
         if call.instructions:
             system.insert(0, {"text": call.instructions})
         body: dict[str, Any] = {"contents": _contents(turns, call, issuer, request)}
+        if not body["contents"]:
+            raise LLMProviderBadRequestError("the prompt is empty; generateContent wants a text")
         if system:
             body["systemInstruction"] = {"parts": system}
         declared = [_declaration(tool) for tool in call.tools if tool.native is None]
@@ -136,6 +139,9 @@ class GenerateContent(WireFormat):
         if tool_config:
             body["toolConfig"] = tool_config
         config = _generation_config(call, dialect, request)
+        if "tools" in body and "responseMimeType" in config and re.search(BUDGET_MODELS, call.model):
+            told = "takes no response_format beside tools; newer models do, and so does a call without tools"
+            raise LLMProviderUnsupportedOperationError(f"{call.model} {told}")
         if config:
             body["generationConfig"] = config
         request.body = body
@@ -229,8 +235,11 @@ def _part(part: Part) -> dict[str, Any]:
         case Text():
             return {"text": part.text, **part.extra}
         case Image(data=None) | File(data=None):
-            # The service knows the type of a file that was uploaded to it; that of a URL is told by its ending.
-            known = MEDIA_TYPES.get((part.url or "").rpartition(".")[2].lower())
+            # The service knows the type of a file that was uploaded to it; that of a URL is told by its ending, where
+            # the caller has not set another than the default.
+            is_set = isinstance(part, File) and part.media_type != MEDIA_TYPES["pdf"]
+            ending = urlsplit(part.url or "").path.rpartition(".")[2].lower()
+            known = part.media_type if is_set else MEDIA_TYPES.get(ending)
             data = {"fileUri": part.file_id or part.url} | ({"mimeType": known} if known else {})
             return {"fileData": data, **part.extra}
         case Image() | File():
@@ -368,7 +377,8 @@ class GenerateContentDecoder(StreamDecoder):
             self._close_text(events)
         if part.keys() <= {"text", "thought"}:
             self._is_thought = is_thought
-            self._pieces.append(text or "")
+            if self.keep_text:
+                self._pieces.append(text or "")
             return
         if "functionCall" in part:
             call = part["functionCall"]
@@ -385,8 +395,9 @@ class GenerateContentDecoder(StreamDecoder):
             self._keep({"text": text, "thought": True} if self._is_thought else {"text": text}, events)
 
     def _keep(self, part: dict[str, Any], events: list[Event]) -> None:
-        self._parts.append(part)
-        events.append(NativePart(part))
+        if self.keep_text:
+            self._parts.append(part)
+            events.append(NativePart(part))
 
     def _read_usage(self, usage: dict[str, Any], events: list[Event]) -> None:
         """Take the last figure of each key: they can fall, and keys can be missing from a later chunk."""

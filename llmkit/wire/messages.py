@@ -14,7 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..call import Call, ToolChoice
-from ..errors import LLMProviderConfigurationError, LLMProviderUnsupportedOperationError
+from ..errors import (
+    LLMProviderBadRequestError,
+    LLMProviderConfigurationError,
+    LLMProviderUnsupportedOperationError,
+)
 from ..events import (
     Event,
     Finish,
@@ -40,38 +44,17 @@ from . import (
     WireRequest,
     arguments_object,
     counts,
+    fitting_ids,
     join_pieces,
-    sampling_parameters,
     split_total,
     split_turns,
     text_or_none,
 )
+from .messages_parameters import DEFAULT_VERSION, PLAIN_OUTPUT_TOKENS, parameters
 
 __all__ = ["Messages"]
 
-DEFAULT_VERSION: Final = "2023-06-01"
-"""Every gateway knows this version, and it still takes sampling parameters; `api_version` names a newer one."""
-
-# None: the API has no such parameter. Versions after the default one have no temperature and top_p either.
-PARAMETERS: Final = {
-    "temperature": "temperature",
-    "max_tokens": "max_tokens",
-    "top_p": "top_p",
-    "frequency_penalty": None,
-    "presence_penalty": None,
-    "stop": "stop_sequences",
-    "seed": None,
-    "reasoning_effort": "thinking",
-}
-
-# What the models can write at most. Older ones answer 400 where prompt and max_tokens exceed the window together,
-# so they, and models that are not known, are asked for the least of all maxima.
-OUTPUT_TOKENS: Final = ((r"claude-[a-z]+-4[-.]5", 64_000), (r"claude-[a-z]+-(4[-.][6-9]|[5-9])", 128_000))
-LEAST_OUTPUT_TOKENS, PLAIN_OUTPUT_TOKENS = 4_096, 21_333  # more than the latter could take over ten minutes
-
-# These think as much as they see fit, and `effort` tells them how hard; older ones are given a budget of tokens.
-ADAPTIVE: Final = r"claude-((opus|sonnet)-4[-.][6-9]|[a-z]+-[5-9]|mythos)"
-BUDGETS: Final = {"minimal": 1_024, "low": 2_048, "medium": 10_000, "high": 16_384, "xhigh": 24_576, "max": 24_576}
+TOOL_CALL_IDS: Final = r"[a-zA-Z0-9_-]+"
 
 FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
     "end_turn": "stop",
@@ -100,20 +83,18 @@ class Messages(WireFormat):
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
             raise LLMProviderConfigurationError(f"api_version is {version!r}; it must be like {DEFAULT_VERSION}")
         request = WireRequest(path="/messages", headers={"anthropic-version": version})
-        opening, turns = split_turns(call.messages)
+        opening, turns = split_turns(fitting_ids(call.messages, issuer, TOOL_CALL_IDS))
         system = [block for message in opening for block in _blocks(message.parts)]
         if call.instructions:
             system.insert(0, {"type": "text", "text": call.instructions})
-        messages: list[dict[str, Any]] = []
-        for turn in turns:
-            if turn[0].role == "assistant":
-                _add(messages, "assistant", [block for message in turn for block in _answer(message, issuer)])
-            else:
-                _add_question(messages, turn, version > DEFAULT_VERSION, request)
+        messages = _messages(turns, issuer, version > DEFAULT_VERSION, request)
         body: dict[str, Any] = {"model": call.model, "messages": messages}
         if system:
             body["system"] = system[0]["text"] if [{*block} for block in system] == [{"type", "text"}] else system
-        body |= _parameters(call, version, dialect, request)
+        body |= parameters(call, version, dialect, request)
+        if body.get("thinking", {}).get("type") == "enabled" and _acts_without_thinking(messages):
+            del body["thinking"]
+            request.adjust("reasoning_effort", "left out", "the last tool calls came without thinking of this model's")
         if call.stream:
             body["stream"] = True
         if call.tools:
@@ -129,6 +110,20 @@ class Messages(WireFormat):
     def decoder(self) -> StreamDecoder:
         """Return a fresh decoder for one answer."""
         return MessagesDecoder()
+
+
+def _messages(
+    turns: list[list[Message]], issuer: Issuer, system_role: bool, request: WireRequest
+) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for turn in turns:
+        if turn[0].role == "assistant":
+            _add(messages, "assistant", [block for message in turn for block in _answer(message, issuer)])
+        else:
+            _add_question(messages, turn, system_role, request)
+    if not messages:
+        raise LLMProviderBadRequestError("the prompt is empty or blank; the Messages API wants a text")
+    return messages
 
 
 def _add(messages: list[dict[str, Any]], role: str, blocks: list[dict[str, Any]]) -> None:
@@ -158,7 +153,7 @@ def _add_question(messages: list[dict[str, Any]], turn: list[Message], system_ro
 def _answer(message: Message, issuer: Issuer) -> list[dict[str, Any]]:
     if message.native and message.issuer == issuer and _says_the_same(message):
         # Signed thinking goes back unchanged and in its place, with the blocks around it.
-        return [dict(block) for block in message.native]
+        return [dict(block) for block in message.native if block.get("type") != "text" or _is_said(block.get("text"))]
     said = _blocks(message.parts) or _blocks([Text(message.refusal or "")])
     return said + [_tool_use(call) for call in message.tool_calls]
 
@@ -171,25 +166,36 @@ def _says_the_same(message: Message) -> bool:
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    return {"type": "tool_use", "id": _tool_id(call.id), "name": call.name, "input": arguments_object(call)}
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments_object(call)}
+
+
+def _acts_without_thinking(messages: list[dict[str, Any]]) -> bool:
+    """Return whether the last answer calls tools and does not begin with thinking, as one with a budget has to.
+
+    platform.claude.com/docs, "Extended thinking with tool use". Those calls were another model's, or were edited.
+    """
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    kinds = [block.get("type") for block in answers[-1]] if answers else []
+    return "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking")
 
 
 def _tool_result(message: Message) -> dict[str, Any]:
-    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id or "")}
-    content = _blocks(message.parts)
+    result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id or ""}
+    # The API refuses an error that says nothing.
+    content = _blocks(message.parts) or _blocks([Text("error")] if message.is_error else [])
     if content:
         result["content"] = content
     return result | {"is_error": True} if message.is_error else result
 
 
-def _tool_id(id: str) -> str:
-    # The API takes no other characters; other services' ids may have them.
-    return re.sub(r"[^a-zA-Z0-9_-]", "_", id)
-
-
 def _blocks(parts: Iterable[Part]) -> list[dict[str, Any]]:
-    """Return the blocks of a content; an empty text, which the API refuses, is none."""
-    return [_block(part) for part in parts if not isinstance(part, Text) or part.text]
+    """Return the blocks of a content; a blank text is none."""
+    return [_block(part) for part in parts if not isinstance(part, Text) or _is_said(part.text)]
+
+
+def _is_said(text: Any) -> bool:
+    """Return whether the API takes a text: it refuses those of white space alone."""
+    return not isinstance(text, str) or bool(text.strip())
 
 
 def _block(part: Part) -> dict[str, Any]:
@@ -220,51 +226,6 @@ def _source(part: Image | File) -> dict[str, Any]:
         return {"type": "text", "media_type": "text/plain", "data": data.decode()}
     except UnicodeDecodeError:
         raise LLMProviderUnsupportedOperationError("the Messages API takes text documents in UTF-8 only") from None
-
-
-def _parameters(call: Call, version: str, dialect: Dialect, request: WireRequest) -> dict[str, Any]:
-    """Return the sampling parameters, `max_tokens` and what makes the model think."""
-    explicit, effort = call.config.explicit, call.config.reasoning_effort
-    refusals = {}
-    if version > DEFAULT_VERSION:
-        reason = refusals["temperature"] = f"version {version} of the API has no such parameter"
-        for name in sorted(explicit & {"temperature", "top_p"}):
-            told = f"{name} is set, but {reason}; leave it out, or set api_version to {DEFAULT_VERSION!r}"
-            raise LLMProviderUnsupportedOperationError(told)
-    elif effort not in (None, "none") or "thinking" in call.config.extra_params:
-        refusals["temperature"] = "the API takes no other than its own where the model thinks"
-    elif "top_p" in explicit:
-        refusals["temperature"] = "top_p is set, and newer models take one of the two"
-    body = sampling_parameters(call, PARAMETERS, dialect, request, refusals)
-    if "thinking" in body:
-        body |= _thinking(body.pop("thinking"), call, request)
-    if "max_tokens" not in body:
-        known = [tokens for pattern, tokens in OUTPUT_TOKENS if re.search(pattern, call.model)] or [LEAST_OUTPUT_TOKENS]
-        most = known[0] if call.stream else min(known[0], PLAIN_OUTPUT_TOKENS)
-        budget = body.get("thinking", {}).get("budget_tokens", 0)
-        body["max_tokens"] = max(most, budget + LEAST_OUTPUT_TOKENS)
-        request.adjust("max_tokens", f"set to {body['max_tokens']}", "the API requires it")
-    return body
-
-
-def _thinking(effort: str, call: Call, request: WireRequest) -> dict[str, Any]:
-    """Return what `reasoning_effort` is for the model; raises where `max_tokens` leaves no room to think."""
-    if effort == "none":
-        return {"thinking": {"type": "disabled"}}
-    if re.search(ADAPTIVE, call.model):
-        if effort == "minimal":
-            effort = "low"
-            request.adjust("reasoning_effort", "sent as low", "it is the API's least")
-        return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
-    budget, least = BUDGETS[effort], BUDGETS["minimal"]
-    most = call.config.max_tokens or budget + LEAST_OUTPUT_TOKENS
-    if most <= least:
-        told = f"reasoning_effort needs max_tokens above {least} with {call.model}; it is {most}"
-        raise LLMProviderUnsupportedOperationError(told)
-    if most <= budget:
-        budget = max(least, most // 2)
-        request.adjust("reasoning_effort", f"lowered to {budget} tokens", "half of max_tokens is for the answer")
-    return {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -305,8 +266,11 @@ class _Block:
     value: dict[str, Any]
     call: int | None
     pieces: dict[str, list[str]] = field(default_factory=dict)
+    citations: list[Any] = field(default_factory=list)
 
     def finished(self) -> dict[str, Any]:
+        if self.citations:
+            self.value["citations"] = [*(self.value.get("citations") or ()), *self.citations]
         for name, pieces in self.pieces.items():
             if name == "partial_json":
                 self.value["input"] = arguments_object(ToolCall.from_text("", "", join_pieces(pieces)))
@@ -377,7 +341,8 @@ class MessagesDecoder(StreamDecoder):
         if name:
             self._on_piece(block, name, delta[name], events)
         elif delta["type"] == "citations_delta":
-            block.value["citations"] = [*(block.value.get("citations") or ()), delta["citation"]]
+            if self.keep_text:
+                block.citations.append(delta["citation"])
         else:
             events.append(UnknownEvent(delta["type"], data))
 
@@ -386,7 +351,9 @@ class MessagesDecoder(StreamDecoder):
         if not piece:
             return
         is_first = name not in block.pieces
-        block.pieces.setdefault(name, []).append(piece)
+        pieces = block.pieces.setdefault(name, [])
+        if self.keep_text or name not in _TEXTS:
+            pieces.append(piece)
         if name == "text":
             events.append(TextDelta(piece))
         elif name == "thinking":

@@ -32,7 +32,17 @@ from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text, d
 from ..response import FinishReason, Issuer, ToolCall
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
-from . import Dialect, StreamDecoder, WireFormat, WireRequest, counts, sampling_parameters, split_total, text_or_none
+from . import (
+    Dialect,
+    StreamDecoder,
+    WireFormat,
+    WireRequest,
+    counts,
+    fitting_ids,
+    sampling_parameters,
+    split_total,
+    text_or_none,
+)
 
 __all__ = ["Responses"]
 
@@ -47,6 +57,8 @@ PARAMETERS: Final = {
     "seed": None,
     "reasoning_effort": "reasoning",
 }
+
+TOOL_CALL_IDS: Final = r".{1,64}"
 
 LEAST_OUTPUT_TOKENS: Final = 16
 """The API answers 400 to a smaller `max_output_tokens`."""
@@ -71,8 +83,9 @@ class Responses(WireFormat):
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call; the system prompt travels as `instructions`."""
         request = WireRequest(path="/responses")
-        custom = {made.id for message in call.messages for made in message.tool_calls if made.kind == "custom"}
-        items = [item for message in call.messages for item in _items(message, issuer, custom)]
+        messages = fitting_ids(call.messages, issuer, TOOL_CALL_IDS)
+        custom = {made.id for message in messages for made in message.tool_calls if made.kind == "custom"}
+        items = [item for message in messages for item in _items(message, issuer, custom, dialect)]
         body: dict[str, Any] = {"model": call.model, "input": items}
         if call.instructions:
             body["instructions"] = call.instructions
@@ -109,7 +122,7 @@ class Responses(WireFormat):
         return ResponsesDecoder()
 
 
-def _items(message: Message, issuer: Issuer, custom: Set[str]) -> list[dict[str, Any]]:
+def _items(message: Message, issuer: Issuer, custom: Set[str], dialect: Dialect) -> list[dict[str, Any]]:
     """Return the input items of a message: several for one with tool calls, the native ones for their issuer.
 
     `custom` has the ids of the calls of custom tools, whose results are items of another type.
@@ -120,23 +133,30 @@ def _items(message: Message, issuer: Issuer, custom: Set[str]) -> list[dict[str,
         kind = "custom_tool_call_output" if message.tool_call_id in custom else "function_call_output"
         return [{"type": kind, "call_id": message.tool_call_id, "output": _content(message)}]
     if message.native and message.issuer == issuer and _says_the_same(message):
-        # A reasoning item must be followed by its own message or call, with ids: all of them go back, unchanged.
-        return [dict(item) for item in message.native]
+        # A reasoning item must be followed by its own message or call, with ids: all of them go back, unchanged. One
+        # that nothing follows, because the answer was cut, is refused.
+        native = [dict(item) for item in message.native]
+        while native and native[-1].get("type") == "reasoning":
+            native.pop()
+        return native
     items: list[dict[str, Any]] = []
+    role = "system" if message.role == "developer" and not dialect.full_messages else message.role
     if message.parts:
-        items.append({"role": message.role, "content": _content(message)})
+        items.append({"role": role, "content": _content(message)})
     elif message.refusal:
-        items.append({"role": message.role, "content": message.refusal})
+        items.append({"role": role, "content": message.refusal})
     return items + [_tool_call(call) for call in message.tool_calls]
 
 
 def _says_the_same(message: Message) -> bool:
     """Return whether a message still says what its native items say: a caller may have edited it."""
-    contents = [part for item in message.native for part in item.get("content") or () if item.get("type") == "message"]
-    text = "".join(part.get("text") or "" for part in contents)
-    made = {item.get("call_id"): item["type"] for item in message.native if item.get("type") in _CALL_TEXT}
-    functions = {id for id, kind in made.items() if kind == "function_call"}
-    return text == message.text and functions <= {call.id for call in message.tool_calls} <= made.keys()
+    contents = [part for item in message.native if item.get("type") == "message" for part in item.get("content") or ()]
+    text = "".join(part.get("text") or "" for part in contents if isinstance(part, Mapping))
+    calls = [item for item in message.native if item.get("type") in _CALL_TEXT]
+    made = {str(item.get("call_id")): item.get(_CALL_TEXT[item["type"]]) or "" for item in calls}
+    functions = {str(item.get("call_id")) for item in calls if item["type"] == "function_call"}
+    unchanged = {call.id for call in message.tool_calls if made.get(call.id) == call.arguments_text}
+    return text == message.text and functions <= unchanged == {call.id for call in message.tool_calls}
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
@@ -145,7 +165,7 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
         return message.text
     parts = [_input_part(part) for part in message.parts]
     if message.role == "assistant":
-        return [part | {"type": "output_text"} if part["type"] == "input_text" else part for part in parts]
+        return [part | {"type": "output_text"} if part.get("type") == "input_text" else part for part in parts]
     return parts
 
 
@@ -352,7 +372,7 @@ class ResponsesDecoder(StreamDecoder):
         if reason == "stop" and (self._calls or self._refused):
             reason = "tool_calls" if self._calls else "content_filter"
         events.append(Finish(reason, raw))
-        self.raw = response
+        self.raw = response if self.keep_text else response | {"output": []}
         self.finished = True
 
     def _on_failure(self, data: dict[str, Any], events: list[Event]) -> None:

@@ -594,6 +594,6 @@ async def test_a_stream_that_keeps_no_text_keeps_none_of_any_provider(server: Se
         stream = provider.stream("Hi", keep_text=False)
         assert [text async for text in stream] == ["Hel", "lo!"]
         response = await stream.response()
-        assert (response.content, response.finish_reason) == ("", "stop")
+        assert (response.content, response.finish_reason, response.native) == ("", "stop", [])
         with pytest.raises(LLMProviderBadRequestError, match="keep_text"):
             provider.stream("Hi", keep_text=False, response_format=dict[str, str])

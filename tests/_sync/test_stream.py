@@ -467,3 +467,15 @@ def test_a_stream_that_keeps_no_text_hands_all_of_it_out(server: Server, api: Ap
             provider.stream("Hi", keep_text=False).objects()
         with pytest.raises(LLMProviderBadRequestError, match="keep_text"):
             provider.stream("Hi", keep_text=False, response_format=dict[str, str])
+
+
+def test_without_text_nothing_of_the_answer_is_kept(server: Server, api: Api) -> None:
+    pieces = [f"word{number} " for number in range(50)]
+    server.add(stream_reply(api.stream(*pieces)))
+    with make_provider(server, api) as provider:
+        stream = provider.stream("Hi", keep_text=False)
+        assert [text for text in stream] == pieces
+        response = stream.response()
+    assert response.native == []
+    kept = json.dumps([response.content, response.metadata["raw"]])
+    assert "word4 " not in kept
