@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
 
-from ..call import Adjustment, Call
+from ..call import Call
 from ..errors import LLMProviderServerError
 from ..events import (
     Event,
@@ -97,7 +97,7 @@ class Responses(WireFormat):
         if body.get("max_output_tokens", LEAST_OUTPUT_TOKENS) < LEAST_OUTPUT_TOKENS:
             body["max_output_tokens"] = LEAST_OUTPUT_TOKENS
             reason = f"the API takes no max_output_tokens under {LEAST_OUTPUT_TOKENS}"
-            request.adjustments.append(Adjustment(parameter="max_tokens", action="raised to 16", reason=reason))
+            request.adjust("max_tokens", f"raised to {LEAST_OUTPUT_TOKENS}", reason)
         if call.stream:
             body["stream"] = True
         if call.background:

@@ -144,3 +144,11 @@ def test_errors_are_those_of_every_call(server: Server, sleeps: list[float]) -> 
         assert len(sleeps) == 1
         with pytest.raises(LLMProviderServerError, match="unexpected shape"):
             provider.list_models(max_retries=0)
+
+
+@pytest.mark.parametrize("embedding", ["AAAA", [10**400], ["x"], 5, [None]])
+def test_what_is_no_vector_is_an_error_of_the_service(server: Server, embedding: Any) -> None:
+    server.add(json_reply({"data": [{"embedding": embedding}]}))
+    with make_provider_of("openai", server) as provider:
+        with pytest.raises(LLMProviderServerError, match="unexpected shape"):
+            provider.embed("a", max_retries=0)
