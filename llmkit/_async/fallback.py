@@ -200,8 +200,8 @@ class AsyncFallbackProvider(AsyncBaseProvider):
         _refuse_settings_of_one(keywords)
 
         async def ask(provider: Any, options: dict[str, Any]) -> LLMResponse:
-            if provider.config.stream_mode is StreamMode.ENABLED:
-                options.setdefault("stream_mode", StreamMode.AUTO)
+            if options.get("stream_mode", provider.config.stream_mode) == StreamMode.ENABLED:
+                options["stream_mode"] = StreamMode.AUTO
             answer: LLMResponse = await getattr(provider, operation)(prompt, **options)
             return answer
 

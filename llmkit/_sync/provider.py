@@ -297,7 +297,7 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
     ) -> LLMResponse:
         if api_type is not None:
             keywords["api_type"] = api_type
-        if self.config.stream_mode is StreamMode.ENABLED:
+        if keywords.get("stream_mode", self.config.stream_mode) == StreamMode.ENABLED:
             keywords["stream_mode"] = StreamMode.AUTO
         answer: Any = self._answer(prompt, **keywords)
         return cast("LLMResponse", answer)

@@ -124,13 +124,20 @@ async def test_stream_mode_says_what_travels_and_what_is_returned(server: Server
         assert request.headers["accept"] == ("application/json" if mode == "disabled" else "text/event-stream")
 
 
-async def test_named_apis_return_answers_where_streams_are_configured(server: Server, api: Api) -> None:
+@pytest.mark.parametrize("is_configured", [True, False])
+async def test_named_apis_return_answers_where_streams_are_asked_for(
+    server: Server, api: Api, is_configured: bool
+) -> None:
+    settings: Any = {"stream_mode": "enabled"}
+    configured, keywords = (settings, {}) if is_configured else ({}, settings)
     server.add(stream_reply(ChatCompletions().stream("chat")), stream_reply(Responses().stream("responses")))
-    async with make_provider(server, api, stream_mode="enabled") as provider:
-        chat = await provider.execute_chat_completion("Hi")
-        answer = await provider.execute_responses_api("Hi")
-    assert [chat.content, answer.content] == ["chat", "responses"]
-    assert [body["stream"] for body in server.bodies] == [True, True]
+    server.add(stream_reply(api.stream("tools")))
+    async with make_provider(server, api, **configured) as provider:
+        chat = await provider.execute_chat_completion("Hi", **keywords)
+        answer = await provider.execute_responses_api("Hi", **keywords)
+        last = await provider.run_tools("Hi", **keywords)
+    assert [chat.content, answer.content, last.content] == ["chat", "responses", "tools"]
+    assert [body["stream"] for body in server.bodies] == [True] * 3
 
 
 @pytest.mark.parametrize("mode", ["disabled", "auto"])

@@ -530,6 +530,18 @@ async def test_a_provider_that_streams_by_itself_still_answers_whole(server: Ser
         assert (await stream.response()).content == "Hello!"
 
 
+async def test_calls_that_never_stream_answer_whole_where_a_stream_is_asked_for(
+    server: Server, other: Server, api: Api
+) -> None:
+    server.default, other.default = DOWN, answered(api, "stream")
+    options: Any = {"stream_mode": "enabled"}
+    async with make_fallback(server, other, api=api) as provider:
+        named = provider.execute_responses_api if api.name == "responses" else provider.execute_chat_completion
+        for call in (named, provider.run_tools):
+            assert (await call("Hi", **options)).content == "Hello!"
+    assert [body["stream"] for body in other.bodies] == [True, True]
+
+
 @MODES
 async def test_fallbacks_may_be_nested(server: Server, other: Server, api: Api, mode: str) -> None:
     server.default = DOWN
