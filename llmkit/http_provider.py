@@ -180,6 +180,15 @@ class HTTPProvider(LLMProvider):
             raise self._unsupported(name)
         return function
 
+    def stored_request(self, action: str, response_id: Any) -> WireRequest:
+        """Return the request to "retrieve", "cancel" or "delete" a stored answer."""
+        stored_response = self.operation("stored_response")
+        if not isinstance(response_id, str):
+            told = f"response_id is {type_with_article(response_id)}; it must be a string"
+            raise LLMProviderBadRequestError(told)
+        request: WireRequest = stored_response(action, response_id)
+        return request
+
     def check_token_limit(self, call: Call, *, at_once: bool = False) -> bool:
         """Raise LLMProviderTokenLimitError for a prompt over the token limit; return whether it was checked.
 

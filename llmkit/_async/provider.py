@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -230,7 +231,7 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
     async def delete_response(self, response_id: str, **options: Unpack[CallOptions]) -> None:
         """Have the service forget a stored answer."""
         call = self.make_operation("stored_response", **options)
-        await self._exchange.perform(call, self.operation("stored_response")("delete", response_id), dict)
+        await self._exchange.perform(call, self.stored_request("delete", response_id), dict)
 
     async def wait_for_response(
         self, response_id: str, *, poll_interval: float = 2.0, **options: Unpack[CallOptions]
@@ -239,6 +240,8 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
 
         `deadline` bounds each time of asking, not the wait: the work itself may take as long as it takes.
         """
+        if not (isinstance(poll_interval, (int, float)) and 0 <= poll_interval < math.inf):
+            raise LLMProviderBadRequestError(f"poll_interval is {poll_interval!r}; it must be seconds from 0")
         answer = await self.retrieve_response(response_id, **options)
         while answer.finish_reason == "pause":
             await sleep(poll_interval)
@@ -289,7 +292,7 @@ class AsyncProvider(AsyncBaseProvider, HTTPProvider):
 
     async def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:
         call = self.make_operation("stored_response", **{**options, "api_type": APIType.RESPONSES})
-        request = self.operation("stored_response")(action, response_id)
+        request = self.stored_request(action, response_id)
         return await self._exchange.perform(call, request, lambda body: self.read_answer(call, body))
 
     async def _whole_answer(

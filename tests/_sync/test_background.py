@@ -66,12 +66,20 @@ def test_an_answer_is_cancelled_and_deleted(server: Server) -> None:
     ]
 
 
-@pytest.mark.parametrize("id", ["", ".", ".."])
-def test_what_is_no_id_is_refused_before_anything_is_sent(server: Server, id: str) -> None:
+@pytest.mark.parametrize("id", ["", ".", "..", None, 7, b"resp_1"])
+def test_what_is_no_id_is_refused_before_anything_is_sent(server: Server, id: Any) -> None:
     with make_provider(server, API) as provider:
         for operation in (provider.delete_response, provider.cancel_response, provider.retrieve_response):
             with pytest.raises(LLMProviderBadRequestError, match="response_id is "):
                 operation(id)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), None, "2"])
+def test_a_time_that_cannot_be_waited_is_refused_before_anything_is_sent(server: Server, seconds: Any) -> None:
+    with make_provider(server, API) as provider:
+        with pytest.raises(LLMProviderBadRequestError, match=r"poll_interval is .*; it must be seconds from 0"):
+            provider.wait_for_response("resp_1", poll_interval=seconds)
     assert not server.requests
 
 
