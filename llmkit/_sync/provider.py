@@ -120,7 +120,8 @@ class SyncBaseProvider(LLMProvider):
 
         Async functions are awaited, others run in a thread; a string is sent as it is, any other value as JSON. A
         tool that there is not, and arguments that do not fit, are told to the model as an error; what a function
-        raises is raised here. A `tool_choice` that forces a call holds for the first turn only.
+        raises is raised here. A `tool_choice` that forces a call holds for the first turn only. `deadline` bounds each
+        turn by itself, and no function.
         """
         if max_turns < 1:
             raise LLMProviderBadRequestError(f"max_turns is {max_turns}; it must be at least 1")
