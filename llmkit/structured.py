@@ -91,9 +91,14 @@ class OutputFormat:
         is_wrapped = self._is_wrapped and isinstance(found, dict) and found.keys() == {"value"}
         return self._type.value(found["value"] if is_wrapped else found)
 
-    def partial(self, found: dict[str, Any]) -> Any:
+    def partial(self, found: dict[str, Any] | list[Any]) -> Any:
         """Return what a decoded, incomplete answer is so far, unchecked; None before there is anything."""
-        return self._type.read(found.get("value") if self._is_wrapped else found)
+        if not self._is_wrapped:
+            return self._type.read(found) if isinstance(found, dict) else None
+        # As in `parsed`, the object around the value may be missing.
+        if isinstance(found, dict) and found.keys() <= {"value"}:
+            return self._type.read(found.get("value"))
+        return self._type.read(found)
 
 
 def partial_object(text: str, format_: OutputFormat | None) -> Any:
@@ -111,7 +116,7 @@ def partial_object(text: str, format_: OutputFormat | None) -> Any:
         found = from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return None
-    if not isinstance(found, dict):
+    if not isinstance(found, (dict, list)):
         return None
     return format_.partial(found) if format_ else found
 

@@ -272,6 +272,25 @@ def test_the_beginning_of_other_answers() -> None:
         [{"x": 1}],
     ]
     assert partial_object('{"any": ["th', None) == {"any": ["th"]}
+    assert partial_object('["th', None) == ["th"]
+    assert partial_object("5", None) is None
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "value"),
+    [
+        (list[int], "[1, 2, 3]", [1, 2, 3]),
+        (dict[str, int], '{"a": 1, "b": 2}', {"a": 1, "b": 2}),
+        (dict[str, int], '{"value": 1, "b": 2}', {"value": 1, "b": 2}),
+        (dict[str, int], '[{"key": "a", "value": 1}]', {"a": 1}),
+        (Movie | None, '{"title": "M", "year": 1931}', {"title": "M", "year": 1931}),
+    ],
+)
+def test_the_beginning_of_an_answer_without_the_object_around_it(type_: Any, text: str, value: Any) -> None:
+    format_ = output_format(type_)
+    assert parsed(type_, text) == partial_object(text, format_) == value
+    beginnings = [partial_object(text[:length], format_) for length in range(1, len(text))]
+    assert any(beginnings)
 
 
 def test_a_schema_alone_is_a_format_whose_answers_are_plain_json() -> None:

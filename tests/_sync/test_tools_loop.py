@@ -211,6 +211,14 @@ def test_objects_come_of_what_texts_have_left_and_of_any_json(api_type: Any) -> 
         assert (stream.response()).parsed is None
 
 
+def test_a_list_grows_while_it_streams(api_type: Any) -> None:
+    with SyncScriptedProvider(default=["[1, ", "2, ", "3]"], api_type=api_type) as provider:
+        for format_ in (None, list[int]):
+            stream = provider.stream("Which?", response_format=format_)
+            assert [each for each in stream.objects()] == [[1], [1, 2], [1, 2, 3]]
+            assert (stream.response()).parsed == (format_ and [1, 2, 3])
+
+
 def test_breaking_out_of_objects_releases_the_connection(server: Server, api: Api) -> None:
     server.add(stream_reply([*api.begun('{"city": "Ro'), GONE], end=False))
     with (
