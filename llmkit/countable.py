@@ -1,6 +1,6 @@
 """What of a prompt costs tokens, in the shape that `conversation` reads: Chat Completions, with bytes as they are.
 
-Imports messages, structured and tools.
+Imports messages, response, structured and tools.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .messages import Audio, File, Image, Message, Part, RawPart, Text
+from .response import argument_text
 from .structured import OutputFormat
 from .tools import Tool
 
@@ -49,8 +50,8 @@ def _message(message: Message) -> dict[str, Any]:
     shown: dict[str, Any] = {"role": message.role, "name": message.name, "refusal": message.refusal}
     shown["content"] = content if isinstance(content, str) else [_part(part) for part in message.parts]
     if message.tool_calls:
-        calls = message.tool_calls
-        shown["tool_calls"] = [{"function": {"name": call.name, "arguments": call.arguments_text}} for call in calls]
+        calls = [{"name": call.name, "arguments": argument_text(call)} for call in message.tool_calls]
+        shown["tool_calls"] = [{"function": call} for call in calls]
     return shown
 
 

@@ -24,7 +24,15 @@ from .events import (
     UsageReport,
 )
 
-__all__ = ["FinishReason", "Issuer", "LLMResponse", "ResponseBuilder", "ToolCall"]
+__all__ = [
+    "FinishReason",
+    "Issuer",
+    "LLMResponse",
+    "ResponseBuilder",
+    "ToolCall",
+    "argument_text",
+    "chat_tool_call",
+]
 
 BATCH = 1000
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error", "other"]
@@ -129,16 +137,22 @@ class LLMResponse:
         if self.refusal:
             message["refusal"] = self.refusal
         if self.tool_calls:
-            message["tool_calls"] = [_chat_tool_call(call) for call in self.tool_calls]
+            message["tool_calls"] = [chat_tool_call(call) for call in self.tool_calls]
         if self.native and self.issuer:
             message["native"] = {"issuer": asdict(self.issuer), "parts": self.native}
         return message
 
 
-def _chat_tool_call(call: ToolCall) -> dict[str, Any]:
+def argument_text(call: ToolCall) -> str:
+    """Return the text that a call is sent with: what the model wrote, for a call made by hand its arguments as JSON."""
+    return call.arguments_text or ("" if call.kind == "custom" else json.dumps(call.arguments, ensure_ascii=False))
+
+
+def chat_tool_call(call: ToolCall) -> dict[str, Any]:
+    """Return a call in the shape of Chat Completions."""
     if call.kind == "custom":
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_text}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_text}}
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": argument_text(call)}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": argument_text(call)}}
 
 
 class ResponseBuilder:

@@ -17,6 +17,7 @@ from llmkit import (
     LLMProviderError,
     LLMProviderTokenLimitError,
     Message,
+    ToolCall,
 )
 from llmkit.config import LLMConfig
 from llmkit.countable import fits_by_length
@@ -101,6 +102,12 @@ def test_everything_in_a_message_is_counted(counted: list[str]) -> None:
     expected = count_message_tokens(plain, "gpt-4o")
     assert made().estimate_tokens(plain) == expected
     assert made().estimate_tokens([Message(role="user", name="ada", content=parts), *plain[1:]]) == expected
+
+
+def test_a_call_made_by_hand_costs_what_is_sent(counted: list[str]) -> None:
+    by_hand = ToolCall("1", "get_weather", {"city": "Oslo"})
+    made().estimate_tokens([Message(role="assistant", tool_calls=(by_hand,))])
+    assert '{"city": "Oslo"}' in counted
 
 
 def test_what_only_the_issuer_can_read_is_not_counted(counted: list[str]) -> None:

@@ -193,7 +193,7 @@ def test_whatever_is_passed_is_messages_or_a_bad_request(messages: Any) -> None:
     assert all(isinstance(message.text, str) and message.parts is not None for message in made)
 
 
-@given(st.text(), st.lists(st.builds(ToolCall.from_text, st.text(min_size=1), st.text(min_size=1), st.text())))
+@given(st.text(), st.lists(st.builds(ToolCall.from_text, *[st.text(min_size=1)] * 3)))
 def test_an_answer_goes_into_the_history_and_back(content: str, calls: list[ToolCall]) -> None:
     response = LLMResponse(content, tool_calls=calls, native=[{"type": "x"}], issuer=Issuer(**ISSUER))
     back = parsed(json.loads(json.dumps(response.to_message())))

@@ -157,12 +157,24 @@ class TestMessages:
             ([TextDelta("a")], {"content": "a"}),
             ([], {"content": ""}),
             ([RefusalDelta("No.")], {"content": None, "refusal": "No."}),
+            ([ToolCallDelta(0, "1", "f", "")],
+             {"content": None,
+              "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}),
             ([ToolCallDelta(0, "1", "s", "ls", "custom")],
              {"content": None, "tool_calls": [{"id": "1", "type": "custom", "custom": {"name": "s", "input": "ls"}}]}),
         ],
     )  # fmt: skip
     def test_no_more_than_there_is(self, events: list[Event], message: dict[str, Any]) -> None:
         assert built(*events).to_message() == {"role": "assistant", **message}
+
+    @pytest.mark.parametrize(
+        ("call", "text"),
+        [(ToolCall("1", "f", {"city": "Malmö"}), '{"city": "Malmö"}'), (ToolCall("1", "f"), "{}"),
+         (ToolCall("1", "f", {"a": 1}, '{"a":1}'), '{"a":1}'), (ToolCall.from_text("1", "f", "{"), "{")],
+    )  # fmt: skip
+    def test_a_call_made_by_hand_keeps_its_arguments(self, call: ToolCall, text: str) -> None:
+        (sent,) = LLMResponse("", tool_calls=[call]).to_message()["tool_calls"]
+        assert sent == {"id": "1", "type": "function", "function": {"name": "f", "arguments": text}}
 
 
 def test_what_only_its_issuer_reads_is_in_no_repr() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ..config import APIType
 from ..errors import LLMProviderError, LLMProviderStreamError
-from ..response import ToolCall
+from ..response import ToolCall, argument_text
 from .faults import NetworkFailure, error_object, error_response, network_failure
 from .replies import Reply, ScriptedCall
 
@@ -139,7 +139,7 @@ class _Completion(_Told):
     def body(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.text or None, **self._beside()}
         if self.calls:
-            message["tool_calls"] = [self._call(index, _text(call)) for index, call in enumerate(self.calls)]
+            message["tool_calls"] = [self._call(index, argument_text(call)) for index, call in enumerate(self.calls)]
         choice = {"index": 0, "message": message, "finish_reason": self.finish_reason}
         return {**self._named("chat.completion"), "choices": [choice], "usage": self._usage()}
 
@@ -156,7 +156,7 @@ class _Completion(_Told):
         self.called += 1
         yield self._chunk({"tool_calls": [{"index": index, **self._call(index, "")}]})
         _, name = ITEMS[call.kind]
-        for piece in _halves(_text(call)):
+        for piece in _halves(argument_text(call)):
             yield self._chunk({"tool_calls": [{"index": index, call.kind: {name: piece}}]})
 
     def end(self) -> Iterator[bytes]:
@@ -241,7 +241,7 @@ class _Response(_Told):
         self.called += 1
         kind, name = ITEMS[call.kind]
         yield self._event("response.output_item.added", output_index=index, item={**self._items()[index], name: ""})
-        for piece in _halves(_text(call)):
+        for piece in _halves(argument_text(call)):
             yield self._event(f"response.{kind}_{name}.delta", output_index=index, delta=piece)
         yield self._done(index)
 
@@ -269,7 +269,8 @@ class _Response(_Told):
             items.append({"type": "message", "id": f"msg_{self.id}", "role": "assistant", "content": content})
         for id, call in zip(self.ids, self.calls, strict=True):
             kind, name = ITEMS[call.kind]
-            items.append({"type": kind, "id": f"item_{id}", "call_id": id, "name": call.name, name: _text(call)})
+            named = {"id": f"item_{id}", "call_id": id, "name": call.name}
+            items.append({"type": kind, **named, name: argument_text(call)})
         return items
 
     def _added(self, index: int) -> bytes:
@@ -284,10 +285,6 @@ class _Response(_Told):
 
     def _event(self, kind: str, **data: Any) -> bytes:
         return f"event: {kind}\n".encode() + _event({"type": kind, **data})
-
-
-def _text(call: ToolCall) -> str:
-    return call.arguments_text or ("" if call.kind == "custom" else json.dumps(call.arguments, ensure_ascii=False))
 
 
 def _halves(text: str) -> list[str]:

@@ -34,6 +34,7 @@ from llmkit import (
     LLMProviderUnsupportedOperationError,
     LLMResponse,
     TextDelta,
+    ToolCall,
 )
 from llmkit.fallback import MOVE_ON
 from llmkit.limits import Limits
@@ -270,7 +271,7 @@ class Own(LLMProvider):
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
-        return LLMResponse(answer)
+        return answer if isinstance(answer, LLMResponse) else LLMResponse(answer)
 
 
 async def test_a_provider_of_your_own_is_a_member_as_any(server: Server, api: Api) -> None:
@@ -489,6 +490,25 @@ async def test_a_conversation_with_tools_goes_on_at_the_next(server: Server, oth
     assert (system["role"], prompt["role"], result["content"]) == ("system", "user", "Rain in Oslo")
     assert call["tool_calls"][0]["function"]["name"] == "weather"
     assert "secret" in str(server.bodies[1]) and "secret" not in str(other.bodies)
+
+
+async def test_the_calls_of_a_provider_of_your_own_need_no_id_and_no_text(server: Server, api: Api) -> None:
+    def weather(city: str) -> str:
+        """The weather."""
+        return f"Rain in {city}"
+
+    calls = [ToolCall("", "weather", {"city": city}) for city in ("Oslo", "Bergen")]
+    first = Own(LLMResponse("", tool_calls=calls), LLMProviderServerError("Down"))
+    server.add(json_reply(api.plain("Take an umbrella.")))
+    async with AsyncFallbackProvider([first, make_provider(server, api)]) as provider:
+        response = await provider.run_tools("Do I need an umbrella?", tools=[weather])
+    assert response.content == "Take an umbrella."
+    sent = str(server.bodies[0])
+    for id, city in (("call_1_0", "Oslo"), ("call_1_1", "Bergen")):
+        # The call, and its result.
+        assert sent.count(f"'{id}'") == 2
+        assert f"Rain in {city}" in sent
+        assert f'{{"city": "{city}"}}' in sent
 
 
 async def test_each_operation_is_asked_of_each_provider(server: Server, other: Server) -> None:
