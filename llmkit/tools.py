@@ -113,7 +113,10 @@ class Toolbox:
                 raise LLMProviderBadRequestError(f"the tool {name} is an async function; run it by an async provider")
 
     def message(self, answer: LLMResponse, position: int) -> dict[str, Any]:
-        """Return an answer as the message at a position; a call to which the service gave no id gets one."""
+        """Return an answer as the message at a position; a call without an id gets one.
+
+        Only an `LLMProvider` of the user's own may leave it out: the answers of services have ids when they are built.
+        """
         for number, call in enumerate(answer.tool_calls):
             call.id = call.id or f"call_{position}_{number}"
         return answer.to_message()
