@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llmkit import (
     AsyncFallbackProvider,
+    LLMConfig,
     LLMProvider,
     LLMProviderAuthenticationError,
     LLMProviderBadRequestError,
@@ -224,6 +225,15 @@ WORLDS = pytest.mark.parametrize(
 )
 
 
+class Frugal(LLMConfig):
+    """Settings with a rule of their own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.max_tokens or 0) > 100:
+            raise LLMProviderConfigurationError(f"max_tokens is {self.max_tokens}; it must be at most 100")
+
+
 @WORLDS
 class TestProvider:
     def pair(self, kind: Any, create: Any) -> Any:
@@ -261,6 +271,16 @@ class TestProvider:
         with pytest.raises(LLMProviderConfigurationError, match="temperature is 9"):
             provider.update_config(max_tokens=8, temperature=9)
         assert [each.config.max_tokens for each in provider.providers] == [7, 7]
+
+    def test_what_the_second_refuses_is_not_changed_in_the_first(
+        self, kind: Any, create: Any, create_other: Any
+    ) -> None:
+        first = create("openai", model_name="gpt-4o", api_key=KEY)
+        provider = kind([first, LLMProvider(Frugal(model_name="own"))])
+        provider.update_config(max_tokens=100)
+        with pytest.raises(LLMProviderConfigurationError, match="max_tokens is 101"):
+            provider.update_config(max_tokens=101)
+        assert [each.config.max_tokens for each in provider.providers] == [100, 100]
 
     @pytest.mark.parametrize("name", ["model_name", "extra_headers", "extra_params", "extra_query", "api_version"])
     def test_what_belongs_to_one_service_is_refused(self, kind: Any, create: Any, create_other: Any, name: str) -> None:
