@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 from .config import SAMPLING, APIType, LLMConfig, Settings
+from .errors import LLMProviderBadRequestError, type_with_article
 from .messages import Message
 from .schema import AdaptedSchema, SchemaDialect
 from .structured import OutputFormat
 from .tools import Tool
 
-__all__ = ["Adjustment", "Call", "CallOptions", "ToolChoice"]
+__all__ = ["Adjustment", "Call", "CallOptions", "ToolChoice", "checked_tool_choice"]
 
 ToolChoice = str | Mapping[str, Any]
 
@@ -39,6 +40,21 @@ class CallOptions(Settings, total=False):
     raw_events: bool
     use_cache: bool
     cache_scope: str | None
+
+
+def checked_tool_choice(choice: Any) -> ToolChoice | None:
+    """Return a `tool_choice`; raises LLMProviderBadRequestError for what is none, and for a function without a name."""
+    if choice is None or isinstance(choice, str):
+        return choice
+    if not isinstance(choice, Mapping):
+        allowed = "'auto', 'none', 'required', the name of a tool, or a dict"
+        raise LLMProviderBadRequestError(f"tool_choice is {type_with_article(choice)}; it must be {allowed}")
+    if choice.get("type") == "function" or "function" in choice:
+        function = choice.get("function", choice)
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            shape = "{'type': 'function', 'function': {'name': …}}"
+            raise LLMProviderBadRequestError(f"tool_choice names no function; it must be like {shape}")
+    return choice
 
 
 class Adjustment(TypedDict):

@@ -24,6 +24,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .fallback import Fallback
     from .response import LLMResponse
     from .retry import Attempt
@@ -46,6 +48,7 @@ __all__ = [
     "LLMProviderTimeoutError",
     "LLMProviderTokenLimitError",
     "LLMProviderUnsupportedOperationError",
+    "check_fields",
     "type_with_article",
 ]
 
@@ -174,3 +177,14 @@ def type_with_article(value: object) -> str:
     """Return what a value is, for an error that must not show it: "None", "a list", "an int"."""
     name = type(value).__name__
     return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+
+
+def check_fields(value: object, place: str, allowed: Mapping[str, tuple[Any, str]]) -> None:
+    """Raise LLMProviderBadRequestError for a field of another type than its own.
+
+    `allowed`: the name of a field → its type, and what that is called.
+    """
+    for name, (kind, told) in allowed.items():
+        found = getattr(value, name)
+        if not isinstance(found, kind):
+            raise LLMProviderBadRequestError(f"{place}.{name} is {type_with_article(found)}; it must be {told}")

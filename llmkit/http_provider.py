@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from .access import REDACTED, check_base_url, find_base_url, find_key
-from .call import Adjustment, Call, CallOptions
+from .call import Adjustment, Call, CallOptions, checked_tool_choice
 from .codec import encode_json
 from .config import APIType, LLMConfig, StreamMode, environment, unknown_setting
 from .countable import countable, fits_by_length
@@ -141,7 +141,7 @@ class HTTPProvider(LLMProvider):
             messages=parsed,
             instructions=system_prompt,
             tools=parse_tools(tools),
-            tool_choice=tool_choice,
+            tool_choice=checked_tool_choice(tool_choice),
             parallel_tool_calls=parallel_tool_calls,
             response_format=plain_format,
             output_format=typed_format,

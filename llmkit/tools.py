@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 from .checked import CheckedType
 from .config import nearest
-from .errors import LLMProviderBadRequestError, type_with_article
+from .errors import LLMProviderBadRequestError, check_fields, type_with_article
 from .functions import python_function
 from .response import LLMResponse, ToolCall
 
@@ -39,6 +40,15 @@ class Tool:
     function: Callable[..., Any] | None = field(default=None, repr=False)
 
 
+_FIELDS: Final[Mapping[str, tuple[Any, str]]] = {
+    "name": (str, "a string"),
+    "description": ((str, NoneType), "a string, or None"),
+    "parameters": ((Mapping, NoneType), "a dict, or None"),
+    "native": ((Mapping, NoneType), "a dict, or None"),
+    "function": ((Callable, NoneType), "a function, or None"),
+}
+
+
 def parse_tools(tools: Any) -> tuple[Tool, ...]:
     """Return the tools that a caller passed: typed functions, pydantic models, `Tool` objects and dicts.
 
@@ -55,6 +65,7 @@ def parse_tools(tools: Any) -> tuple[Tool, ...]:
 
 def _tool(tool: Any, place: str) -> Tool:
     if isinstance(tool, Tool):
+        check_fields(tool, place, _FIELDS)
         return tool if tool.function is None or tool.parameters is not None else _made_of(tool.function, tool)
     if callable(tool):
         return _made_of(tool, Tool(function=tool))
@@ -72,12 +83,14 @@ def _tool(tool: Any, place: str) -> Tool:
         raise LLMProviderBadRequestError(
             f"{place} has no name; it must be like {{'type': 'function', 'function': {{'name': …, 'parameters': …}}}}"
         )
-    return Tool(
+    made = Tool(
         name=name,
         description=tool.get("description"),
         parameters=tool.get("parameters", tool.get("input_schema")),
         strict=tool.get("strict"),
     )
+    check_fields(made, place, _FIELDS)
+    return made
 
 
 def _made_of(function: Callable[..., Any], tool: Tool) -> Tool:

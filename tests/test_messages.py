@@ -122,6 +122,24 @@ def test_parts(part: Any, expected: Any, as_object: bool) -> None:
         ([{"role": "assistant", "tool_calls": [None]}], "messages[0].tool_calls[0] is no tool call"),
         ([{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"x": 1}}}]}],
          "messages[0].tool_calls[0] is no tool call"),
+        ([{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": 7}}]}],
+         "messages[0].tool_calls[0].name is an int; it must be a string"),
+        ([Message(role="assistant", tool_calls=({"id": "1"},))], "tool_calls[0] is no tool call: it has no 'function'"),  # type: ignore[arg-type]
+        ([Message(role="assistant", tool_calls="f")], "messages[0].tool_calls is a str; it must be a list"),  # type: ignore[arg-type]
+        ([Message(role="assistant", tool_calls=(ToolCall("1", "f", "{}"),))],  # type: ignore[arg-type]
+         "messages[0].tool_calls[0].arguments is a str; it must be a dict"),
+        ([{"role": "user", "content": "a", "name": 7}], "messages[0].name is an int; it must be a string, or None"),
+        ([Message(role="user", content="a", name=7)], "messages[0].name is an int"),  # type: ignore[arg-type]
+        ([{"role": "assistant", "refusal": ["No"]}], "messages[0].refusal is a list; it must be a string, or None"),
+        ([Message(role="user", content="a", extra=[])], "messages[0].extra is a list; it must be a dict"),  # type: ignore[arg-type]
+        ([Message(role="user", content="a", native=7)], "messages[0].native is an int"),  # type: ignore[arg-type]
+        ([user(Text(None))], "messages[0].content[0].text is None; it must be a string"),  # type: ignore[arg-type]
+        ([Message(role="user", content=[Text(b"a")])], "messages[0].content[0].text is a bytes"),  # type: ignore[arg-type]
+        ([user(Image("iVBO"))], "messages[0].content[0].data is a str; it must be bytes, or None"),  # type: ignore[arg-type]
+        ([user(Audio(None))], "messages[0].content[0].data is None; it must be bytes"),  # type: ignore[arg-type]
+        ([user(File(file_id=7))], "messages[0].content[0].file_id is an int; it must be a string, or None"),  # type: ignore[arg-type]
+        ([user(RawPart("a"))], "messages[0].content[0].data is a str; it must be a dict"),  # type: ignore[arg-type]
+        ([user({"type": "input_audio", "input_audio": {"data": "", "format": 7}})], "content[0].format is an int"),
         ([{"role": "assistant", "content": "a", "native": {"parts": []}}], "messages[0].native is not as"),
         ([{"role": "assistant", "content": "a", "native": {"issuer": {"name": "x"}, "parts": []}}], "[0].native"),
         ([{"role": "assistant", "content": "a", "native": {"issuer": ISSUER, "parts": [7]}}], "messages[0].native"),
@@ -179,6 +197,7 @@ ANY_MESSAGE = st.fixed_dictionaries(
         "content": st.none() | st.text() | st.integers() | st.lists(PARTS),
         "tool_calls": st.none() | st.lists(st.dictionaries(st.sampled_from(["id", "function", "type"]), st.text())),
         "tool_call_id": st.none() | st.text(),
+        "name": st.none() | st.text() | st.integers(),
         "native": st.none() | st.text() | st.dictionaries(st.sampled_from(["issuer", "parts"]), st.lists(st.text())),
     },
 )

@@ -222,6 +222,12 @@ def no_schema(place: Shop) -> None:
         (int, "int is no model: a tool takes parameters with names"),
         (5, r"tools\[0\] is an int; it must be a function, a pydantic model, a dict or a Tool"),
         ({"type": "function"}, r"tools\[0\] has no name"),
+        ({"name": "f", "parameters": 5}, r"tools\[0\]\.parameters is an int; it must be a dict, or None"),
+        ({"type": "function", "function": {"name": "f", "parameters": []}}, r"tools\[0\]\.parameters is a list"),
+        ({"name": "f", "description": 5}, r"tools\[0\]\.description is an int; it must be a string, or None"),
+        (Tool(name="f", parameters=5), r"tools\[0\]\.parameters is an int"),  # type: ignore[arg-type]
+        (Tool(native=[]), r"tools\[0\]\.native is a list; it must be a dict, or None"),  # type: ignore[arg-type]
+        (Tool(function=5), r"tools\[0\]\.function is an int; it must be a function, or None"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_a_tool_is_refused_by_name(tool: Any, told: str) -> None:
@@ -381,6 +387,29 @@ def test_which_choices_force_a_call() -> None:
     assert all(
         map(forces_call, ["required", "weather", function, {"type": "any"}, {"type": "tool", "name": "weather"}])
     )
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        (5, "tool_choice is an int; it must be 'auto', 'none', 'required', the name of a tool, or a dict"),
+        (["weather"], "tool_choice is a list"),
+        ({"type": "function"}, "tool_choice names no function; it must be like {'type': 'function', 'function': "),
+        ({"type": "function", "function": "weather"}, "tool_choice names no function"),
+        ({"function": {}}, "tool_choice names no function"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "settings"), [("openai", {}), ("openai", {"api_type": "responses"}), ("anthropic", {}), ("gemini", {})]
+)
+def test_what_chooses_no_tool_is_refused(name: str, settings: dict[str, Any], choice: Any, told: str) -> None:
+    provider = create_sync_llm_provider(name, api_key="k", model_name="m", **settings)
+    with pytest.raises(LLMProviderBadRequestError) as caught:
+        provider.build_request("Hi", tools=[weather], tool_choice=choice)
+    assert told in caught.value.message
+    function = {"type": "function", "function": {"name": "weather"}}
+    for allowed in (None, "weather", function, {"type": "function", "name": "weather"}, {"type": "auto"}):
+        provider.build_request("Hi", tools=[weather], tool_choice=allowed)
 
 
 @pytest.mark.parametrize(
