@@ -7,7 +7,6 @@ twenty services. Where they differ, every variant seen is read; the dialect's fi
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Final
@@ -28,7 +27,7 @@ from ..events import (
 )
 from ..failures import error_from_body, excerpt
 from ..messages import Audio, File, Image, Message, Part, RawPart, Text, data_url
-from ..response import FinishReason, Issuer, ToolCall
+from ..response import FinishReason, Issuer, chat_tool_call
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
 from . import (
@@ -134,7 +133,7 @@ def _message(message: Message, issuer: Issuer, dialect: Dialect) -> dict[str, An
     else:
         sent["content"] = [_part(part) for part in parts] or None
     if message.tool_calls:
-        sent["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        sent["tool_calls"] = [chat_tool_call(call) for call in message.tool_calls]
     for key, value in (("tool_call_id", message.tool_call_id), ("name", message.name), ("refusal", refusal)):
         if value is not None:
             sent[key] = value
@@ -168,13 +167,6 @@ def _part(part: Part) -> dict[str, Any]:
     raise LLMProviderUnsupportedOperationError(
         f"Chat Completions takes no {type(part).__name__.lower()} by {'file_id' if part.file_id else 'URL'}"
     )
-
-
-def _tool_call(call: ToolCall) -> dict[str, Any]:
-    if call.kind == "custom":
-        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_text}}
-    arguments = call.arguments_text or json.dumps(call.arguments, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

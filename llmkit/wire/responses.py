@@ -7,7 +7,6 @@ services that imitate it: some name no event, number nothing, or leave the final
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Mapping, Set
 from typing import Any, Final
@@ -29,7 +28,7 @@ from ..events import (
 )
 from ..failures import error_from_body, excerpt
 from ..messages import ITEM, Audio, File, Image, Message, Part, RawPart, Text, data_url
-from ..response import FinishReason, Issuer, ToolCall
+from ..response import FinishReason, Issuer, ToolCall, argument_text
 from ..schema import OPENAI_STRICT
 from ..tools import Tool
 from . import (
@@ -192,10 +191,8 @@ def _input_part(part: Part) -> dict[str, Any]:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    if call.kind == "custom":
-        return {"type": "custom_tool_call", "call_id": call.id, "name": call.name, "input": call.arguments_text}
-    arguments = call.arguments_text or json.dumps(call.arguments, ensure_ascii=False)
-    return {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}
+    kind = "custom_tool_call" if call.kind == "custom" else "function_call"
+    return {"type": kind, "call_id": call.id, "name": call.name, _CALL_TEXT[kind]: argument_text(call)}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
