@@ -115,6 +115,9 @@ class Wire:
             self._stream = await connect(*address, self._ssl_context, seconds, self._socket_options)
         except TimeoutError as error:
             raise httpx.ConnectTimeout("timed out") from error
+        except TypeError:
+            # A mistake in a program, and no news of the network.
+            raise
         except Exception as error:
             raise httpx.ConnectError(str(error)) from error
 

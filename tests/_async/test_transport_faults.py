@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llmkit._async import connection
 from llmkit._async._backend import call_in_thread, handle, httpx
 from llmkit._async.transport import AsyncTransport
 
@@ -100,6 +101,17 @@ async def test_no_server_no_name_no_connection() -> None:
         for nowhere in (url, "http://name.invalid/", f"http://{'x' * 70}.invalid/"):
             with pytest.raises(httpx.ConnectError):
                 await handle(http, request(nowhere))
+        assert idle(http) == 0
+
+
+async def test_a_mistake_in_a_program_is_no_lack_of_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(host: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(connection, "connect", connect)
+    async with AsyncTransport() as http:
+        with pytest.raises(TypeError, match="positional"):
+            await handle(http, request("http://127.0.0.1:9/"))
         assert idle(http) == 0
 
 
