@@ -30,10 +30,12 @@ async def connect(
     # A name may have several addresses, of which one is dead. An address is connected to without asyncio's race between
     # them, which leaves it to the garbage collector to close a socket whose task is cancelled as it connects.
     literal = ":" in host or host.replace(".", "").isdigit()
-    race = None if literal else NEXT_ADDRESS_SECONDS
     loop = asyncio.get_running_loop()
+    # uvloop has no such race.
+    may_race = isinstance(loop, asyncio.BaseEventLoop) and not literal
+    race: Any = {"happy_eyeballs_delay": NEXT_ADDRESS_SECONDS} if may_race else {}
     async with asyncio.timeout(seconds):
-        _, stream = await loop.create_connection(AsyncioStream, host, port, happy_eyeballs_delay=race)
+        _, stream = await loop.create_connection(AsyncioStream, host, port, **race)
         try:
             for option in options:
                 stream.get_extra_info("socket").setsockopt(*option)
