@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from .config import environment
 from .errors import LLMProviderConfigurationError, type_with_article
-from .network import is_loopback
+from .network import is_loopback, without_secrets
 from .specs import ProviderSpec
 
 __all__ = ["REDACTED", "Secret", "check_base_url", "find_base_url", "find_key", "written_forms"]
@@ -107,8 +107,7 @@ def check_base_url(base_url: str, *, has_key: bool, allow_plain_http: bool) -> N
     if not isinstance(base_url, str):
         told = f"base_url is {type_with_article(base_url)}; it must be a string like https://api.example.com/v1"
         raise LLMProviderConfigurationError(told)
-    # A password and a query may be secrets.
-    told = re.sub(r"//[^/]*@", "//…@", base_url.partition("?")[0])
+    told = without_secrets(base_url)
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port

@@ -1,6 +1,6 @@
 """What the connections of both worlds share: the process's TLS context, the environment's proxies, socket options.
 
-Depends on nothing; the standard library's modules are imported when used.
+Imports errors only; the standard library's modules are imported when used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from .errors import LLMProviderConfigurationError
 
 if TYPE_CHECKING:
     import ssl
@@ -22,7 +24,9 @@ __all__ = [
     "is_loopback",
     "is_readable",
     "keep_alive_options",
+    "proxy_error",
     "shared_tls_context",
+    "without_secrets",
 ]
 
 READ_SIZE = 64 * 1024  # above 128 KiB each read takes memory from the system, and several times as long
@@ -40,15 +44,20 @@ def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
     It trusts the system's certificate directory where there is one: OpenSSL looks up in it what a server needs, and
     that is 1 ms instead of the 30 to 70 ms that loading a bundle takes. Else, and where SSL_CERT_FILE or SSL_CERT_DIR
-    are set, `create` makes it.
+    are set, `create` makes it. Raises LLMProviderConfigurationError where the certificates cannot be read.
     """
     global _tls_context
     with _tls_lock:
         if _tls_context is None:
             import ssl
 
-            directory = certificate_directory()
-            _tls_context = ssl.create_default_context(capath=directory) if directory else create()
+            try:
+                directory = certificate_directory()
+                _tls_context = ssl.create_default_context(capath=directory) if directory else create()
+            except OSError as error:
+                path, fault = os.environ.get("SSL_CERT_FILE"), f"the certificates cannot be read: {error}"
+                told = f"SSL_CERT_FILE is {path!r}, but {fault}; it must name a file in PEM" if path else fault
+                raise LLMProviderConfigurationError(told) from None
         return _tls_context
 
 
@@ -66,6 +75,23 @@ def environment_proxy(scheme: str, host: str, port: int | None) -> str | None:
     if not proxy or proxy_bypass(host if port is None else f"{host}:{port}"):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def proxy_error(scheme: str, proxy: str, error: Exception) -> LLMProviderConfigurationError:
+    """Return the error for a proxy of `environment_proxy` that the HTTP library cannot use; it has no password."""
+    # In the order in which the standard library takes them.
+    names = [form for name in (f"{scheme}_proxy", "all_proxy") for form in (name, name.upper())]
+    source = next((name for name in names if os.environ.get(name)), "the system's proxy")
+    if isinstance(error, ImportError):
+        fault = "for SOCKS a package is missing: pip install socksio"
+    else:
+        fault = "it must be like http://proxy.example.com:3128; http, https, socks5 and socks5h are understood"
+    return LLMProviderConfigurationError(f"{source} is {without_secrets(proxy)!r}; {fault}")
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL, or what should be one, without its user name and password, and without its query."""
+    return re.sub(r"//[^/]*@", "//…@", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 def is_loopback(host: str) -> bool:

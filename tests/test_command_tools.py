@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmkit import token_tables
+from llmkit import network, token_tables
 from llmkit.cli import terminal, tokens
 from llmkit.tokens import count_tokens
 
@@ -226,6 +226,29 @@ def test_the_doctor_tells_proxies_libraries_and_files(
     assert "note    rich: missing, for progress bars: pip install rich\n" in out
     assert f"note    .env: {tmp_path / '.env'} is not read: pip install python-dotenv\n" in out
     assert "note    o200k_base: no table, tokens are estimated: llmkit tokens install\n" in out
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("HTTPS_PROXY", "socks5://user:pa55word@127.0.0.1:9", "HTTPS_PROXY is 'socks5://…@127.0.0.1:9'; for SOCKS a"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE is '/nowhere.pem', but the certificates cannot be read"),
+    ],
+)
+def test_variables_that_leave_no_way_to_the_service_are_named(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setattr(network, "_tls_context", None)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://service.invalid/v1")
+    monkeypatch.setenv(variable, value)
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert f"FAILED  service openai: https://service.invalid/v1: {told}" in out
+    status, out, err = run("chat", "Hi")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"llmkit: openai: {told}")
+    assert "pa55word" not in out + err
 
 
 class Screen(io.StringIO):

@@ -17,8 +17,9 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse chunked decompression network scripted media token_models token_pieces",
-    "config codec schema conversation token_tables local hooks limits cache http_library asyncio_stream",
+    "errors events sse chunked decompression scripted media token_models token_pieces",
+    "config codec schema conversation local hooks limits cache http_library network",
+    "token_tables asyncio_stream",
     "response failures retry fallback checked tokens traffic _async._backend",
     "messages functions structured prices _async.connection _async.body",
     "tools _async.transport _async.caching telemetry",

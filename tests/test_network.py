@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from llmkit import network
+from llmkit import LLMProviderConfigurationError, network
+from llmkit.http_library import httpx
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,28 @@ def test_without_a_whole_directory_the_bundle_is_loaded_once(monkeypatch: pytest
         assert len(made) == 1
 
 
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_certificates_that_cannot_be_read_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "authority.pem"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    told = re.escape(f"SSL_CERT_FILE is {str(path)!r}, but the certificates cannot be read: ")
+    for _ in range(2):
+        with pytest.raises(LLMProviderConfigurationError, match=rf"^{told}.* PEM$"):
+            network.shared_tls_context(httpx.create_ssl_context)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert network.shared_tls_context(httpx.create_ssl_context)
+
+
+def test_certificates_of_the_system_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    system_directory(monkeypatch, Path("/nowhere/certs"))
+    with pytest.raises(LLMProviderConfigurationError, match=r"certificates cannot be read: .*certs"):
+        network.shared_tls_context(never)
+
+
 @pytest.mark.parametrize(
     ("environment", "scheme", "proxy"),
     [
@@ -88,6 +112,39 @@ def test_the_proxy_that_the_environment_names(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert network.environment_proxy(scheme, "api.example.org", 8443) == proxy
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HTTPS_PROXY": "foo://1", "ALL_PROXY": "http://2"}, "HTTPS_PROXY is"),
+        ({"https_proxy": "foo://1", "HTTPS_PROXY": "http://2"}, "https_proxy is"),
+        ({"HTTP_PROXY": "http://2", "ALL_PROXY": "foo://1"}, "ALL_PROXY is"),
+        ({}, "the system's proxy is"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    told = str(network.proxy_error("https", "foo://1", ValueError()))
+    assert told.startswith(f"{named} 'foo://1'; it must be like http://")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:word@host/v1?key=k#f", "https://…@host/v1"),
+        ("https://user@host:8000", "https://…@host:8000"),
+        ("https://user:wo@rd@host/@cf/v1", "https://…@host/@cf/v1"),
+        ("https://host/v1#key=k?", "https://host/v1"),
+        ("http://user:word@[bad?key=k", "http://…@[bad"),
+        ("host", "host"),
+    ],
+)
+def test_a_url_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert network.without_secrets(url) == shown
 
 
 def test_the_keep_alive_options_are_accepted() -> None:

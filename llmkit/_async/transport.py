@@ -19,7 +19,7 @@ from typing import Any
 import h11
 
 from ..chunked import ChunkedDecoder, body_length
-from ..network import environment_proxy, keep_alive_options, shared_tls_context
+from ..network import environment_proxy, keep_alive_options, proxy_error, shared_tls_context
 from ._backend import (
     BaseTransport,
     ByteStream,
@@ -42,7 +42,7 @@ def transport_for(url: httpx.URL | str) -> BaseTransport:
     """Return the transport for requests to `url`: ours, or httpx's where the environment names a proxy for it.
 
     LLMKIT_TRANSPORT=httpx in the environment always chooses httpx's. The response streams of httpx's transport have
-    no `deadline` and no `drain`.
+    no `deadline` and no `drain`. Raises LLMProviderConfigurationError for a proxy that cannot be used.
     """
     url = httpx.URL(url)
     proxy = environment_proxy(url.scheme, url.host, url.port)
@@ -51,12 +51,16 @@ def transport_for(url: httpx.URL | str) -> BaseTransport:
     encrypted = url.scheme == "https" or (proxy or "").startswith("https:")
     # A context without certificates costs nothing, and plain HTTP never looks at it.
     context = shared_tls_context(httpx.create_ssl_context) if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    return HTTPTransport(
-        verify=context,
-        proxy=proxy and httpx.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
-        socket_options=keep_alive_options(),
-    )
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEPALIVE_SECONDS)
+    try:
+        return HTTPTransport(
+            verify=context,
+            proxy=proxy and httpx.Proxy(proxy, ssl_context=context if proxy.startswith("https:") else None),
+            limits=limits,
+            socket_options=keep_alive_options(),
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise proxy_error(url.scheme, proxy or "", error) from None
 
 
 class AsyncKept:

@@ -282,7 +282,7 @@ class SyncExchange:
                 sent = handle(self._transport(url), http_request)
             response: httpx.Response = within(retries.deadline, sent)
         except Exception as error:
-            failure = error_from_exception(error)
+            failure = error if isinstance(error, LLMProviderError) else error_from_exception(error)
             if failure is None:
                 raise
         else:

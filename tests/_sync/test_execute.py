@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import traceback
 from functools import partial
 from typing import Any
 
@@ -17,6 +19,7 @@ from llmkit import (
     LLMProviderTokenLimitError,
     LLMResponse,
     ToolCall,
+    network,
 )
 from llmkit._sync.provider import SyncProvider
 from llmkit._sync.stream import SyncStream
@@ -285,6 +288,30 @@ def test_base_url_and_key_come_from_the_environment(
     with SyncProvider(LLMConfig(model_name="gpt-4o", api_type=api.api_type)) as provider:
         assert (provider.execute("Hi")).content == "Hello!"
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("HTTPS_PROXY", "socks5://user:pa55word@127.0.0.1:9", "HTTPS_PROXY is 'socks5://…@127.0.0.1:9'; for SOCKS a"),
+        ("ALL_PROXY", "foo://user:pa55word@127.0.0.1:9", "ALL_PROXY is 'foo://…@127.0.0.1:9'; it must be like http"),
+        ("ALL_PROXY", "http://user:pa55word@host:port", "ALL_PROXY is 'http://…@host:port'; it must be like http"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE is '/nowhere.pem', but the certificates cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["disabled", "auto"])
+def test_variables_that_leave_no_way_to_the_service_are_named(
+    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str, mode: Any
+) -> None:
+    monkeypatch.setattr(network, "_tls_context", None)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(variable, value)
+    with make_provider(server, api, base_url="https://service.invalid/v1") as provider:
+        for _ in range(2):
+            with pytest.raises(LLMProviderConfigurationError) as caught:
+                provider.execute("Hi", stream_mode=mode)
+            assert str(caught.value).startswith(f"openai: {told}")
+            assert "pa55word" not in repr(vars(caught.value)) + "".join(traceback.format_exception(caught.value))
 
 
 def test_client_of_the_caller_sends_and_stays_open(server: Server, api: Api) -> None:
