@@ -121,7 +121,7 @@ class LLMConfig:
     `max_event_bytes` in one event, `max_stream_bytes` in all events of a stream, `max_json_depth` levels in its JSON,
     `max_tool_calls` calls. `api_version` is the version that Anthropic, Gemini and Azure want named. Keys go over
     plain http to loopback addresses only, unless `allow_plain_http`. `extra_params`, `extra_headers` and
-    `extra_query` are merged in last, as they are.
+    `extra_query` are merged in last, as they are; what the last two have under names of secrets is shown nowhere.
 
     Raises LLMProviderConfigurationError for a wrong name or value, with what is allowed.
     """

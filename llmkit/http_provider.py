@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from .access import REDACTED, check_base_url, find_base_url, find_key
+from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call, CallOptions, checked_tool_choice
 from .codec import encode_json
 from .config import APIType, LLMConfig, StreamMode, environment, unknown_setting
@@ -39,7 +39,7 @@ __all__ = ["HTTPProvider", "RequestPreview"]
 
 @dataclass(frozen=True, slots=True)
 class RequestPreview:
-    """What a call would send: `headers` with the key redacted, `body` as JSON values, and every adjustment."""
+    """What a call would send: `url` and `headers` with all keys redacted, `body` as JSON values, every adjustment."""
 
     method: str
     url: str
@@ -76,6 +76,8 @@ class HTTPProvider(LLMProvider):
         self.budget = RetryBudget()
         self._wire_formats: dict[APIType, WireFormat] = {}
         self._refused_defaults: set[tuple[str, str]] = set()
+        # Of the configuration that was last asked for.
+        self._secrets: tuple[LLMConfig | None, tuple[Secret, ...]] = None, ()
         if self.base_url:
             check_base_url(self.base_url, has_key=self._key is not None, allow_plain_http=config.allow_plain_http)
 
@@ -92,11 +94,17 @@ class HTTPProvider(LLMProvider):
 
     def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
         """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
+        from .scrubbing import carries_secret, scrubbed_query
+
         call = self.make_call(prompt, **options)
         self.check_token_limit(call)
         request = self.wire_request(call)
         method, url, headers, _ = self.http_request(call, request)
-        shown = {name: REDACTED if self._key and self._key.value in value else value for name, value in headers.items()}
+        shown = {
+            name: REDACTED if carries_secret(name, value) or self.redacted(value, call.config) != value else value
+            for name, value in headers.items()
+        }
+        url = self.redacted(scrubbed_query(url), call.config)
         return RequestPreview(method, url, shown, request.body, request.adjustments)
 
     def make_call(
@@ -263,9 +271,15 @@ class HTTPProvider(LLMProvider):
 
     def http_request(self, call: Call, request: WireRequest) -> tuple[str, str, dict[str, str], bytes | None]:
         """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
-        config = call.config
+        config, content = call.config, None
         if request.body is not None:
             request.body = merged(request.body, config.extra_params)
+            content = encode_json(request.body)
+        query = {**request.query, **config.extra_query}
+        url, _, own_query = self.base_url.replace("{model}", quote(call.model, safe="")).partition("?")
+        joined = "&".join(part for part in (own_query, urlencode(query)) if part)
+        url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
+        # Last, since a crash report shows the variables of a function that raises.
         headers = {"accept": "text/event-stream" if call.stream else "application/json", "user-agent": "llmkit"}
         headers |= self.spec.headers
         headers |= request.headers
@@ -274,11 +288,7 @@ class HTTPProvider(LLMProvider):
         if self._key:
             headers[self.spec.key_header] = self.spec.key_prefix + self._key.value
         headers |= {name.lower(): value for name, value in config.extra_headers.items()}
-        query = {**request.query, **config.extra_query}
-        url, _, own_query = self.base_url.replace("{model}", quote(call.model, safe="")).partition("?")
-        joined = "&".join(part for part in (own_query, urlencode(query)) if part)
-        url = url.rstrip("/") + request.path + (f"?{joined}" if joined else "")
-        return request.method, url, headers, None if request.body is None else encode_json(request.body)
+        return request.method, url, headers, content
 
     def remember_refused_default(self, call: Call, request: WireRequest, error: LLMProviderError) -> bool:
         """Return whether the service has refused a default, which is left out for this model from now on."""
@@ -288,16 +298,40 @@ class HTTPProvider(LLMProvider):
         self._refused_defaults.add((call.model, request.defaults[wire_name]))
         return True
 
-    def named(self, error: LLMProviderError) -> LLMProviderError:
-        """Return the error with the provider's name on it and the key taken out of its texts."""
+    def named(self, error: LLMProviderError, config: LLMConfig | None = None) -> LLMProviderError:
+        """Return the error with the provider's name on it, and the secrets of `config` taken out of its texts."""
         error.provider = error.provider or self.provider_type
-        error.args = (self.redacted(error.message),)
-        error.body = error.body and self.redacted(error.body)
+        error.args = (self.redacted(error.message, config),)
+        for name in ("body", "code", "parameter", "request_id"):
+            text = getattr(error, name)
+            if text:
+                setattr(error, name, self.redacted(text, config))
         return error
 
-    def redacted(self, text: str) -> str:
-        """Return a text of the service with the key taken out of it."""
-        return self._key.removed_from(text) if self._key else text
+    def redacted(self, text: str, config: LLMConfig | None = None) -> str:
+        """Return a text of the service without the key, and without other secrets that requests with `config` carry.
+
+        `config` None: the provider's own settings.
+        """
+        for secret in self._secrets_of(config or self._config):
+            text = secret.removed_from(text)
+        return text
+
+    def _secrets_of(self, config: LLMConfig) -> tuple[Secret, ...]:
+        """Return the key, and what the caller's headers and queries have under names of secrets: a gateway's keys."""
+        known, secrets = self._secrets
+        if known is config:
+            return secrets
+        secrets = (self._key,) if self._key else ()
+        if config.extra_headers or config.extra_query or "?" in self.base_url:
+            from .scrubbing import query_of, secret_words
+
+            headers = {name.lower(): value for name, value in config.extra_headers.items()}
+            words = secret_words(headers, [*query_of(self.base_url), *config.extra_query.items()])
+            # The longest first, since one may be a part of another.
+            secrets += tuple(Secret(word) for word in sorted(words, key=len, reverse=True))
+        self._secrets = config, secrets
+        return secrets
 
 
 def _check_wiring(limits: Any, cache: Any) -> None:

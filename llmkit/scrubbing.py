@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, unquote_plus, urlencode
 
 from .access import REDACTED, written_forms
 
-__all__ = ["Scrubber"]
+__all__ = ["Scrubber", "carries_secret", "query_of", "scrubbed_query", "secret_words"]
 
 SHORTEST_SECRET: Final = 8
 """Shorter values are no keys, and would be found everywhere."""
@@ -52,13 +52,8 @@ class Scrubber:
 
     def learn(self, url: str, headers: Mapping[str, str]) -> None:
         """Remember the secrets that a request carries; `headers` have lower-case names."""
-        values = [value for name, value in headers.items() if _carries_secret(name, value)]
-        values += [value for name, value in _query(url) if name.lower() in _PARAMETERS]
-        # "Bearer KEY", "name=COOKIE; other=COOKIE": the whole, and each word.
-        words = {word for value in values for word in (value, *re.split(r"[\s;,]+|=(?!=|$)", value))}
-        for word in words:
-            if len(word) >= SHORTEST_SECRET:
-                self._secrets |= written_forms(word)
+        for word in secret_words(headers, query_of(url)):
+            self._secrets |= written_forms(word)
 
     def text(self, text: str) -> str:
         """Return a text without secrets."""
@@ -75,7 +70,7 @@ class Scrubber:
     def url(self, url: str) -> str:
         """Return a URL without secrets in its query or elsewhere."""
         base, _, _ = url.partition("?")
-        query = [(name, REDACTED if name.lower() in _PARAMETERS else value) for name, value in _query(url)]
+        query = [(name, REDACTED if name.lower() in _PARAMETERS else value) for name, value in query_of(url)]
         return self.text(base + (f"?{urlencode(query, safe='[]')}" if query else ""))
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
@@ -97,10 +92,30 @@ class Scrubber:
         return value
 
 
-def _carries_secret(name: str, value: str) -> bool:
+def secret_words(headers: Mapping[str, str], query: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the secrets that a request carries in its headers, which have lower-case names, and in its query."""
+    values = [value for name, value in headers.items() if carries_secret(name, value)]
+    values += [value for name, value in query if name.lower() in _PARAMETERS]
+    # "Bearer KEY", "name=COOKIE; other=COOKIE": the whole, and each word.
+    words = {word for value in values for word in (value, *re.split(r"[\s;,]+|=(?!=|$)", value))}
+    return {word for word in words if len(word) >= SHORTEST_SECRET}
+
+
+def carries_secret(name: str, value: str) -> bool:
     """Return whether a request's header is a secret by its name, or looks like a key: a service may name its own."""
     return bool(_SECRET_HEADER.search(name) or (_KEY.fullmatch(value) and not _PUBLIC_HEADER.fullmatch(name)))
 
 
-def _query(url: str) -> list[tuple[str, str]]:
+def query_of(url: str) -> list[tuple[str, str]]:
+    """Return the names and values in the query of a URL."""
     return parse_qsl(url.partition("?")[2], keep_blank_values=True)
+
+
+def scrubbed_query(url: str) -> str:
+    """Return a URL without what its query has under names of secrets, and else as it is written."""
+    base, mark, query = url.partition("?")
+    pairs = (part.partition("=") for part in query.split("&"))
+    shown = (
+        (name, sign, REDACTED if unquote_plus(name).lower() in _PARAMETERS else text) for name, sign, text in pairs
+    )
+    return base + mark + "&".join("".join(pair) for pair in shown)

@@ -300,6 +300,16 @@ def test_providers_are_listed_with_their_variables_and_no_key(server: Server, ru
     assert (services["ollama"]["key_optional"], services["groq"]["key_optional"]) == (True, False)
 
 
+def test_an_address_is_listed_without_what_may_be_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://user:pa55word@gateway.example/v1?subscription-key=0123456789")
+    for arguments in (["providers"], ["providers", "--json"], ["doctor", "--offline"], ["doctor"]):
+        _, out, err = run(*arguments)
+        assert "openai" in out
+        assert "pa55word" not in out + err and "0123456789" not in out + err
+    assert "https://…@gateway.example/v1\n" in run("providers")[1]
+
+
 def test_models_are_listed_with_their_windows(server: Server, run: Run) -> None:
     rows = [{"id": "gpt-4o"}, {"id": "a-model", "context_length": 5000, "max_completion_tokens": 1000}, {"id": "x"}]
     server.default = json_reply({"data": rows})

@@ -175,6 +175,14 @@ def test_the_doctor_asks_the_service(server: Server, run: Run, reply: Any, state
     assert told in last["found"]
 
 
+def test_the_doctor_shows_no_query_of_an_address(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.base_url}?subscription-key=0123456789")
+    server.add(MODELS, json_reply({}, 401))
+    assert f"service openai: {server.base_url} answered in" in run("doctor")[1]
+    assert f"service openai: {server.base_url}: " in run("doctor")[1]
+    assert [request.path for request in server.requests] == ["/v1/models?subscription-key=0123456789"] * 2
+
+
 def test_the_doctor_offline_asks_nobody(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("offline is without network"))
     assert run("doctor", "--offline")[0] == 0

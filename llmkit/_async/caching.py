@@ -24,12 +24,17 @@ WHOLE = ("stop", "length", "tool_calls")
 
 async def look_up(cache: ResponseCache, provider: HTTPProvider, call: Call) -> AsyncKeep:
     """Look whether the answer to a call is there."""
+    key = _key_of(provider, call)
+    found = cache.get(key) if cache.in_memory else await call_in_thread(cache.get, key)
+    return AsyncKeep(cache, key, found, call.config.max_body_bytes)
+
+
+def _key_of(provider: HTTPProvider, call: Call) -> str:
+    """Return under which key the answer to a call is kept."""
     # Headers and all: other keys, organisations or versions have answers of their own.
     method, url, headers, content = provider.http_request(call, provider.wire_request(call))
     parts = (f"{name}:{value}" for name, value in sorted(headers.items()))
-    key = cache_key(call.cache_scope, provider.provider_type, method, url, content, *parts)
-    found = cache.get(key) if cache.in_memory else await call_in_thread(cache.get, key)
-    return AsyncKeep(cache, key, found, call.config.max_body_bytes)
+    return cache_key(call.cache_scope, provider.provider_type, method, url, content, *parts)
 
 
 class AsyncKeep:

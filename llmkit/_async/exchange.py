@@ -24,6 +24,7 @@ from ..failures import error_from_exception, error_from_response, excerpt, reque
 from ..hooks import CallRecord
 from ..http_library import is_client
 from ..http_provider import HTTPProvider
+from ..network import without_secrets
 from ..response import LLMResponse
 from ..retry import Attempt, Retries
 from ..structured import with_parsed
@@ -151,7 +152,7 @@ class AsyncExchange:
         return CallRecord(
             provider=provider.provider_type,
             operation=call.operation,
-            address=provider.base_url,
+            address=without_secrets(provider.base_url),
             call=call,
             hooks=provider.hooks,
             started=time.monotonic(),
@@ -236,7 +237,7 @@ class AsyncExchange:
         try:
             await reader.start()
         except LLMProviderError as error:
-            raise self._named(error, response) from None
+            raise self._named(error, response, call) from None
         except BaseException:
             await reader.aclose()
             raise
@@ -261,7 +262,7 @@ class AsyncExchange:
             if response.status_code >= 300:
                 raise await self._error(response, call, retries)
         if keep:
-            keep.watch(response, self._headers(response))
+            keep.watch(response, self._headers(call, response))
         return response, request
 
     async def _send_once(self, call: Call, request: WireRequest, retries: Retries) -> httpx.Response:
@@ -272,9 +273,11 @@ class AsyncExchange:
             raise self._provider.named(too_late(call.config, bound))
         url = self._provider.base_url.partition("?")[0].rstrip("/") + request.path
         traffic: Traffic | None = None
+        http_request: Any = None
         try:
             http_request = self._http_request(call, request, seconds, retries)
-            traffic = traffic_of(request.method, url, request.body, self._provider.redacted)
+            redacted = partial(self._provider.redacted, config=call.config)
+            traffic = traffic_of(request.method, url, request.body, redacted)
             sent: Any
             if self._client:
                 sent = self._client.send(http_request, stream=True, follow_redirects=False)
@@ -292,11 +295,13 @@ class AsyncExchange:
             if self._queue:
                 self._queue.learn(response.headers, time.time(), time.monotonic())
             return response
-        # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours.
+        # Outside of the handler, so that no httpx exception, which knows the request, hangs on ours; and without the
+        # request itself, whose repr has its query.
+        del http_request
         late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
         if late and isinstance(failure, LLMProviderTimeoutError):
             failure = too_late(call.config, "deadline")
-        failure = self._provider.named(failure)
+        failure = self._provider.named(failure, call.config)
         if traffic:
             traffic.failed(failure)
         raise failure
@@ -335,7 +340,7 @@ class AsyncExchange:
         pieces: list[bytes] = []
         failure = await receive(response, call.config, retries.deadline, call.config.max_body_bytes, pieces)
         if failure:
-            raise self._named(failure, response)
+            raise self._named(failure, response, call)
         return b"".join(pieces)
 
     async def _read_json(
@@ -345,21 +350,21 @@ class AsyncExchange:
         try:
             return read(_decoded(body, call.config.max_json_depth))
         except LLMProviderError as error:
-            raise self._named(error, response) from None
+            raise self._named(error, response, call) from None
 
     async def _error(self, response: httpx.Response, call: Call, retries: Retries) -> LLMProviderError:
         """Return the exception for a status that is no success, with what its body says as far as it came."""
         pieces: list[bytes] = []
         await receive(response, call.config, retries.deadline, ERROR_BODY_BYTES, pieces)
         error = error_from_response(response.status_code, response.headers, b"".join(pieces), now=time.time())
-        return self._provider.named(error)
+        return self._provider.named(error, call.config)
 
-    def _named(self, error: LLMProviderError, response: httpx.Response) -> LLMProviderError:
+    def _named(self, error: LLMProviderError, response: httpx.Response, call: Call) -> LLMProviderError:
         error.request_id = error.request_id or request_id(response.headers)
-        return self._provider.named(error)
+        return self._provider.named(error, call.config)
 
     def _metadata(self, call: Call, request: WireRequest, response: httpx.Response, retries: Retries) -> dict[str, Any]:
-        headers = self._headers(response)
+        headers = self._headers(call, response)
         return {
             "wire_format": self._provider.wire_format(call.api_type).name,
             "adjustments": request.adjustments,
@@ -368,8 +373,9 @@ class AsyncExchange:
             "headers": headers,
         }
 
-    def _headers(self, response: httpx.Response) -> dict[str, str]:
-        return {name: self._provider.redacted(v) for name, v in response.headers.items() if name != "set-cookie"}
+    def _headers(self, call: Call, response: httpx.Response) -> dict[str, str]:
+        shown = [(name, text) for name, text in response.headers.items() if name != "set-cookie"]
+        return {name: self._provider.redacted(text, call.config) for name, text in shown}
 
 
 async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Result]]) -> Result:

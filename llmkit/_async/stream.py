@@ -197,7 +197,7 @@ class AsyncStream:
         if self._reader:
             error.request_id = error.request_id or self._reader.metadata["request_id"]
             error.attempts = tuple(self._reader.metadata["attempts"])
-        return self._provider.named(error)
+        return self._provider.named(error, self._call.config)
 
 
 def check_keep_text(keep_text: bool, output_format: OutputFormat | None) -> None:

@@ -17,7 +17,7 @@ from .. import __version__
 from ..choice import Choice, choose, is_installed, key_variable, local_is_installed
 from ..errors import LLMProviderConfigurationError, LLMProviderError
 from ..http_library import httpx
-from ..network import certificate_directory, environment_proxy
+from ..network import certificate_directory, environment_proxy, without_secrets
 from ..services import find_spec, provider_names
 from .listings import shown_address
 from .terminal import dim, printable, waiting
@@ -208,7 +208,7 @@ def _answers(choice: Choice, subject: str, address: str) -> Check:
     except LLMProviderError as error:
         return Check(subject, FAILED, f"{address}: {error.message}")
     seconds = time.monotonic() - started
-    told = f"{provider.base_url} answered in {seconds:.1f} s, {len(models)} models"
+    told = f"{without_secrets(provider.base_url)} answered in {seconds:.1f} s, {len(models)} models"
     if models and choice.model not in {model.id for model in models}:
         return Check(subject, NOTICE, f"{told}; {choice.model} is not among them")
     return Check(subject, FINE, told)

@@ -9,6 +9,7 @@ from typing import Any
 from ..access import find_base_url
 from ..choice import default_provider, key_variable
 from ..errors import LLMProviderConfigurationError
+from ..network import without_secrets
 from ..services import find_spec, provider_names
 from ..specs import ProviderSpec
 from .terminal import print_table, waiting
@@ -39,11 +40,11 @@ def add_parsers(commands: Any) -> None:
 
 
 def shown_address(spec: ProviderSpec) -> str:
-    """Return the address of a service, with its variables where they are not set."""
+    """Return the address of a service without secrets, with its variables where they are not set."""
     try:
-        return find_base_url(spec, None) or "started on this machine when needed"
+        return without_secrets(find_base_url(spec, None)) or "started on this machine when needed"
     except LLMProviderConfigurationError:
-        return spec.base_url
+        return without_secrets(spec.base_url)
 
 
 def _providers(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import re
 import traceback
@@ -13,7 +14,15 @@ from urllib.parse import quote
 
 import pytest
 
-from llmkit import LLMProviderConfigurationError, LLMProviderError, LLMProviderStreamError
+from llmkit import (
+    CallRecord,
+    Hooks,
+    LLMProviderBadRequestError,
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderStreamError,
+    MemoryCache,
+)
 from llmkit.traffic import MOST_TOLD
 
 from ..answers import Api, error_body
@@ -22,11 +31,13 @@ from ._backend import KEY, Client, in_thread, make_provider
 
 pytestmark = pytest.mark.anyio
 
+GATEWAY_KEY = "gw-0123456789-abcdef"
 ECHO = f"Incorrect API key provided: {KEY}. You sent 'authorization: Bearer {KEY}'."
 FAULTS: dict[str, Any] = {
     "401 JSON": lambda api: json_reply(error_body(ECHO, code="invalid_api_key"), 401),
     "500 text": lambda api: raw_reply(ECHO.encode(), 500),
     "200 HTML": lambda api: raw_reply(f"<p>{ECHO}</p>".encode(), content_type="text/html"),
+    "401 fields": lambda api: json_reply(error_body("No", code=KEY, param=f"key {KEY}"), 401, x_request_id=KEY),
     "200 error": lambda api: json_reply(error_body(ECHO)),
     "200 wrong shape": lambda api: json_reply({"choices": {KEY: ECHO}, "output": ECHO}),
     "redirect": lambda api: raw_reply(b"", 302, location=f"/login?key={KEY}"),
@@ -64,7 +75,7 @@ async def test_key_is_in_no_error_and_no_log(
         logged[record.name.partition(".")[0]].append(vars(record))
     assert KEY not in repr(logged.pop("llmkit"))
     # httpcore tells the headers of responses at the level DEBUG, but no header of a request and no body.
-    assert fault in ("redirect", "no HTTP") or KEY not in repr(logged)
+    assert fault in ("401 fields", "redirect", "no HTTP") or KEY not in repr(logged)
 
 
 @pytest.mark.parametrize("mode", ["disabled", "auto"])
@@ -73,14 +84,78 @@ async def test_key_is_in_no_variable_that_a_crash_report_shows(
     server: Server, api: Api, fault: Reply, mode: Any
 ) -> None:
     server.add(fault)
-    async with make_provider(server, api, max_retries=0, timeout=0.1) as provider:
+    settings: dict[str, Any] = {"max_retries": 0, "timeout": 0.1, "extra_query": {"key": GATEWAY_KEY}}
+    async with make_provider(server, api, **settings) as provider:
         with pytest.raises(LLMProviderError) as caught:
             await provider.execute("Hi", stream_mode=mode)
-    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    check_variables(caught.value)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+async def test_key_is_in_no_variable_where_nothing_can_be_sent(server: Server, api: Api, cached: bool) -> None:
+    cache = MemoryCache() if cached else None
+    async with make_provider(server, api, cache=cache, extra_headers={"x-key": GATEWAY_KEY}) as provider:
+        with pytest.raises(LLMProviderBadRequestError, match="cannot be written as JSON") as caught:
+            await provider.execute("Hi", extra_params={"x": math.nan})
+    check_variables(caught.value)
+
+
+async def test_key_is_in_no_variable_where_a_cache_fails(server: Server, api: Api) -> None:
+    class Broken(MemoryCache):
+        def get(self, key: str) -> None:
+            raise OSError("the disk is gone")
+
+    async with make_provider(server, api, cache=Broken()) as provider:
+        with pytest.raises(OSError) as caught:
+            await provider.execute("Hi")
+    check_variables(caught.value)
+
+
+def check_variables(error: BaseException) -> None:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = [frame for frame in frames if frame.f_globals["__name__"].startswith("llmkit.")]
     assert len(ours) > 3
     for frame in ours:
-        assert KEY not in repr(frame.f_locals), frame.f_code.co_qualname
+        shown = repr(frame.f_locals)
+        assert KEY not in shown and GATEWAY_KEY not in shown, frame.f_code.co_qualname
+
+
+@pytest.mark.parametrize("place", ["extra_headers", "extra_query", "base_url"])
+@pytest.mark.parametrize("at_call", [False, True])
+async def test_keys_of_a_gateway_are_shown_nowhere(
+    server: Server,
+    api: Api,
+    place: str,
+    at_call: bool,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLMKIT_LOG_BODIES", "1")
+    caplog.set_level(logging.DEBUG)
+    settings: dict[str, Any] = {
+        "extra_headers": {"extra_headers": {"Authorization": f"Bearer {GATEWAY_KEY}", "x-team": "blue"}},
+        "extra_query": {"extra_query": {"subscription-key": GATEWAY_KEY, "team": "blue"}},
+        "base_url": {"base_url": f"{server.base_url}?team=blue&Subscription-Key={GATEWAY_KEY}"},
+    }[place]
+    options = settings if at_call and place != "base_url" else {}
+    told = f"No {GATEWAY_KEY}"
+    server.add(json_reply(error_body(told), 401), stream_reply([*api.begun("One"), api.error(told)]))
+    server.add(json_reply(api.plain(), x_echo=told))
+    records: list[CallRecord] = []
+    own = {"hooks": Hooks(after=records.append), "max_retries": 0} | ({} if options else settings)
+    async with make_provider(server, api, **own) as provider:
+        preview = provider.build_request("Hi", **options)
+        for mode in ("disabled", "auto"):
+            with pytest.raises(LLMProviderError, match=r"No \[redacted\]") as caught:
+                await provider.execute("Hi", stream_mode=mode, **options)
+            assert GATEWAY_KEY not in shown(caught.value)
+        response = await provider.execute("Hi", **options)
+    assert response.metadata["headers"]["x-echo"] == "No [redacted]"
+    assert all(GATEWAY_KEY in f"{request.path} {request.headers}" for request in server.requests)
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("llmkit")]
+    assert logged and GATEWAY_KEY not in f"{preview} {records} {logged}"
+    assert "blue" in f"{preview.url} {preview.headers}" and "[redacted]" in f"{preview.url} {preview.headers}"
+    assert {record.address for record in records} == {server.base_url}
 
 
 async def test_prompt_and_answer_are_in_no_log(server: Server, api: Api, caplog: pytest.LogCaptureFixture) -> None:
