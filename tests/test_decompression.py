@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit.decompression import LARGEST_PIECE, Decompressor, content_coding, understood
+from llmkit.decompression import (
+    LARGEST_PIECE,
+    MOST_AT_ONCE,
+    MOST_FOR_NOTHING,
+    Decompressor,
+    content_coding,
+    understood,
+)
 
 
 def deflated(data: bytes, wbits: int) -> bytes:
@@ -51,6 +58,35 @@ def test_what_was_compressed_is_read_however_it_is_cut(written: str, data: bytes
 def test_a_bomb_comes_in_small_pieces(coding: str) -> None:
     body = WRITTEN[coding][1](bytes(20_000_000))
     assert decompressed(coding, [body, b""]) == bytes(20_000_000)
+
+
+def test_a_body_of_many_members_is_read_in_one_piece() -> None:
+    data = bytes(range(256)) * 400
+    body = b"".join(gzip.compress(data[start : start + 10], 1) for start in range(0, len(data), 10))
+    assert len(body) > 4 * MOST_AT_ONCE
+    assert decompressed("gzip", [body]) == decompressed("gzip", [body[:99_999], body[99_999:]]) == data
+
+
+EMPTY = {
+    "members": ("gzip", b"", gzip.compress(b"")),
+    "padding": ("gzip", gzip.compress(b"a"), bytes(20)),
+    "a name": ("gzip", b"\x1f\x8b\x08\x08" + bytes(6), b"a"),
+    "blocks": ("deflate", b"\x78\x9c", b"\0\0\0\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("size", [1000, 10_000_000])
+@pytest.mark.parametrize("empty", EMPTY)
+def test_bytes_without_end_that_stand_for_nothing_are_refused(empty: str, size: int) -> None:
+    coding, begun, part = EMPTY[empty]
+    pieces = [begun, *[part * (size // len(part))] * (MOST_FOR_NOTHING // size + 2)]
+    with pytest.raises(ValueError, match="stand for nothing"):
+        decompressed(coding, pieces)
+
+
+def test_what_stands_for_nothing_is_counted_from_the_last_output_on() -> None:
+    body = gzip.compress(b"a") + gzip.compress(b"") * (MOST_FOR_NOTHING // 50)
+    assert decompressed("gzip", [body] * 5) == b"aaaaa"
 
 
 @pytest.mark.parametrize("written", ["gzip", "gzip of two members", "deflate", "deflate without its wrapping"])

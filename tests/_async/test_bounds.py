@@ -65,6 +65,16 @@ async def test_compressed_stream_has_the_bounds_of_another(server: Server, api: 
 
 
 @MODES
+async def test_compressed_answer_that_is_empty_and_has_no_end(
+    server: Server, api: AnyApi, mode: str, own: bool
+) -> None:
+    begun = CHUNKED.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+    reply = itertools.chain([begun], itertools.repeat(chunk(gzip.compress(b"") * 1000)))
+    error = await error_of(server, api, mode, own, reply, LLMProviderError)
+    assert "stand for nothing" in error.message
+
+
+@MODES
 async def test_answer_within_its_bounds(server: Server, api: AnyApi, mode: str, own: bool) -> None:
     body = whole(api, mode)
     bounds = {name: len(body) for name in ("max_body_bytes", "max_event_bytes", "max_stream_bytes")}
