@@ -16,7 +16,7 @@ from .errors import LLMProviderConfigurationError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["httpx", "is_client", "load_httpcore"]
+__all__ = ["httpx", "is_client", "load_httpcore", "network_errors"]
 
 # Each with the library below it.
 LIBRARIES = {"httpx": "httpcore", "httpx2": "httpcore2"}
@@ -24,9 +24,17 @@ LIBRARIES = {"httpx": "httpcore", "httpx2": "httpcore2"}
 
 def is_client(client: Any, kind: str) -> bool:
     """Return whether `client` is of the class `kind`, "Client" or "AsyncClient", of either library."""
+    return any(isinstance(client, getattr(library, kind)) for library in _loaded())
+
+
+def network_errors() -> tuple[type[Exception], ...]:
+    """Return what a client of either library raises where a request fails, for an `except`."""
+    return tuple(error for library in _loaded() for error in (library.HTTPError, library.InvalidURL))
+
+
+def _loaded() -> list[Any]:
     # Whoever made a client of a library has loaded it.
-    loaded = [sys.modules.get(name) for name in LIBRARIES]
-    return any(library and isinstance(client, getattr(library, kind)) for library in loaded)
+    return [library for name in LIBRARIES if (library := sys.modules.get(name))]
 
 
 def load_httpcore() -> Any:

@@ -1,4 +1,6 @@
-"""Where the table of an encoding is, and what counts with it: verified, offline. Depends on errors and token_pieces.
+"""Where the table of an encoding is, and what counts with it: verified, offline.
+
+Imports errors and token_pieces; http_library and network for a download alone.
 
 A table is a file of OpenAI's that lists the tokens of an encoding. It is looked for in this order, and used only if
 its SHA-256 is the published one:
@@ -279,8 +281,9 @@ def install_tables(
     `address` is the URL of the folder that holds `o200k_base.tiktoken` and the others, for a mirror. `progress` is
     called as a table arrives; what it raises ends the installation.
 
-    Raises LLMProviderConfigurationError for an unknown encoding or a directory that cannot be written,
-    LLMProviderConnectionError if a table cannot be had or is not the published one.
+    Raises LLMProviderConfigurationError for an unknown encoding, a directory that cannot be written, and a proxy or
+    certificates of the environment that cannot be used; LLMProviderConnectionError if a table cannot be had or is not
+    the published one.
     """
     from pathlib import Path
 
@@ -302,13 +305,13 @@ def _download(table: str, address: str, http_client: httpx.Client | None, progre
     from contextlib import nullcontext
     from hashlib import sha256
 
-    import httpx
+    from .http_library import network_errors
 
     url = f"{address.rstrip('/')}/{table}.tiktoken"
     data = bytearray()
     try:
         with (
-            nullcontext(http_client) if http_client else httpx.Client(timeout=60, follow_redirects=True) as client,
+            nullcontext(http_client) if http_client else _client(url) as client,
             client.stream("GET", url) as response,
         ):
             response.raise_for_status()
@@ -320,11 +323,25 @@ def _download(table: str, address: str, http_client: httpx.Client | None, progre
                     progress(table, len(data), int(length) if known else None)
                 if len(data) > MAXIMUM_TABLE_BYTES:
                     break
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except network_errors() as error:
         raise LLMProviderConnectionError(f"{url} cannot be had: {error}") from error
     if sha256(data).hexdigest() != _TABLES[table].sha256:
         raise LLMProviderConnectionError(f"{url} is not the published table {table}: its SHA-256 is another")
     return bytes(data)
+
+
+def _client(url: str) -> httpx.Client:
+    """Return a client for a download, of the library that is used."""
+    from .http_library import httpx
+    from .network import environment_proxy, proxy_error, shared_tls_context
+
+    parsed = httpx.URL(url)
+    proxy = environment_proxy(parsed.scheme, parsed.host, parsed.port)
+    context = shared_tls_context(httpx.create_ssl_context)
+    try:
+        return httpx.Client(timeout=60, follow_redirects=True, trust_env=False, proxy=proxy, verify=context)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise proxy_error(parsed.scheme, proxy or "", error) from None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -21,7 +21,7 @@ import tiktoken
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmkit import token_tables, tokens
+from llmkit import network, token_tables, tokens
 from llmkit.errors import LLMProviderConfigurationError, LLMProviderConnectionError
 from llmkit.token_tables import install_tables, load_counter
 from llmkit.tokens import (
@@ -192,6 +192,63 @@ def test_a_wrong_table_is_not_installed(
     with pytest.raises(LLMProviderConnectionError, match=message):
         install_tables(tmp_path, ["o200k_base"], address=address)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_a_client_of_either_library_that_cannot_connect(tmp_path: Path, library: str) -> None:
+    made: Any = pytest.importorskip(library)
+
+    def refuse(request: Any) -> Any:
+        raise made.ConnectError("refused", request=request)
+
+    with made.Client(transport=made.MockTransport(refuse)) as client:
+        with pytest.raises(LLMProviderConnectionError, match="cannot be had: refused"):
+            install_tables(tmp_path, ["o200k_base"], http_client=client)
+
+
+@pytest.mark.parametrize("address", ["http://[bad/", "/tables", "ftp://127.0.0.1/"])
+def test_an_address_that_is_none(tmp_path: Path, address: str) -> None:
+    with pytest.raises(LLMProviderConnectionError, match="cannot be had"):
+        install_tables(tmp_path, ["o200k_base"], address=address)
+
+
+def test_tables_are_installed_by_the_library_that_is_used(
+    mirror: tuple[str, dict[str, bytes], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, files, _ = mirror
+    files["/o200k_base.tiktoken"] = TABLE
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert list(install_tables(tmp_path, ["o200k_base"], address=address)) == ["o200k_base"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("HTTPS_PROXY", "socks5://user:pa55word@127.0.0.1:9", "HTTPS_PROXY is 'socks5://…@127.0.0.1:9'; for SOCKS a"),
+        ("ALL_PROXY", "foo://user:pa55word@127.0.0.1:9", "ALL_PROXY is 'foo://…@127.0.0.1:9'; it must be like http"),
+        ("SSL_CERT_FILE", "/nowhere.pem", "SSL_CERT_FILE is '/nowhere.pem', but the certificates cannot be read"),
+    ],
+)
+def test_variables_that_leave_no_way_to_the_tables_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setattr(network, "_tls_context", None)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(LLMProviderConfigurationError) as caught:
+        install_tables(tmp_path, ["o200k_base"], address="https://tables.invalid/")
+    assert str(caught.value).startswith(told)
+
+
+def test_tables_come_through_the_proxy_of_the_environment(
+    mirror: tuple[str, dict[str, bytes], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, files, asked = mirror
+    files["http://tables.invalid/o200k_base.tiktoken"] = TABLE
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    install_tables(tmp_path, ["o200k_base"], address="http://tables.invalid/")
+    assert asked == ["http://tables.invalid/o200k_base.tiktoken"]
 
 
 def test_a_directory_that_cannot_be_written(mirror: tuple[str, dict[str, bytes], list[str]], tmp_path: Path) -> None:
