@@ -21,6 +21,7 @@ import pytest
 
 from llmkit._async._backend import httpx
 from llmkit._async.transport import AsyncTransport
+from llmkit._sync.connection import Wire
 from llmkit._sync.transport import SyncTransport
 
 from .server import GONE, Connection, Server, head, raw_reply
@@ -286,6 +287,18 @@ def test_closing_the_transport_ends_the_wait_for_a_head(behave: Any) -> None:
             waiting.result(10)
         assert idle(http) == 0
         assert server.wait_gone()
+
+
+def test_a_connection_that_is_looked_at_as_the_transport_closes_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(HELLO, HELLO) as server, SyncTransport() as http:
+        kept, last = (http.handle_request(request(server.url)).stream for _ in range(2))
+        assert list(kept) == [b"hello"]  # type: ignore[arg-type]
+        (stack,) = http._idle.values()
+        # What another thread may do at this moment.
+        monkeypatch.setattr(Wire, "has_expired", lambda wire: http.close())
+        assert list(last) == [b"hello"]  # type: ignore[arg-type]
+        assert not stack
+        assert server.wait_gone(0) and server.wait_gone(1)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -182,6 +182,7 @@ class AsyncTransport(BaseTransport):
         else:
             stale.append(wire)
         self._active.discard(wire)
+        # In the blocking world another thread may close the transport while the oldest is in no stack.
         if self._closed:
             stale += _emptied(stack)
         if stale:
