@@ -17,11 +17,12 @@ import trio
 
 from llmkit import AsyncFallbackProvider, CallRecord, Hooks, Limits, LLMProviderError, LLMProviderTimeoutError
 from llmkit._async._backend import httpx
+from llmkit._async.transport import AsyncBody
 
 from ._async._backend import make_local_provider, make_provider
 from ._async.test_local_model import generating, stopped
 from .answers import APIS, Api
-from .server import GONE, Server, chunked, head, json_reply, raw_reply, stream_reply
+from .server import GONE, PATIENCE, Server, chunked, head, json_reply, raw_reply, stream_reply
 from .soak import descriptors
 
 pytestmark = pytest.mark.anyio
@@ -108,6 +109,52 @@ async def test_cancelled_call_closes_its_connection(server: Server, api: Api, st
         assert len(server.requests) == 2
         assert (await provider.execute("Hi")).content == "Hello!"
     assert [request.connection for request in server.requests] == [0, 0, 1]
+
+
+async def test_cancelled_stream_gives_its_place_back_although_its_exception_is_kept(server: Server, api: Api) -> None:
+    server.add(stream_reply([*api.begun("One"), GONE], end=False), json_reply(api.plain("Two")))
+    kept: list[BaseException] = []
+    async with make_provider(server, api, limits=Limits(concurrency=1)) as provider:
+
+        async def iterate(started: anyio.Event) -> None:
+            try:
+                await ask(provider, "iterated", started)
+            except BaseException as error:
+                kept.append(error)
+                raise
+
+        async with anyio.create_task_group() as group:
+            started = anyio.Event()
+            group.start_soon(iterate, started)
+            await started.wait()
+            group.cancel_scope.cancel()
+        assert (await provider.execute("Hi", deadline=PATIENCE)).content == "Two"
+    assert type(kept[0]) is anyio.get_cancelled_exc_class()
+
+
+async def test_cancelled_wait_for_the_end_of_a_body_loses_nothing(
+    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = anyio.Event()
+
+    async def drain(body: AsyncBody, seconds: float) -> None:
+        waiting.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(AsyncBody, "drain", drain)
+    events, begun, gate = api.stream("Hel", "lo!"), api.begun("Hel"), server.gate()
+    server.add(stream_reply([*begun, gate, b"".join(events[len(begun) :]), GONE], end=False))
+    async with make_provider(server, api) as provider:
+        stream = provider.stream("Hi")
+        texts = aiter(stream)
+        assert await anext(texts) == "Hel"
+        gate.set()
+        async with anyio.create_task_group() as group:
+            group.start_soon(stream.response)
+            await waiting.wait()
+            group.cancel_scope.cancel()
+        assert await anyio.to_thread.run_sync(server.wait_gone)
+        assert (await stream.response()).content == "Hello!"
 
 
 async def test_cancelled_wait_for_the_next_try_sends_nothing(

@@ -16,7 +16,7 @@ import h11
 from ..chunked import ChunkedError
 from ._backend import connect, httpx, may_close, scope
 
-__all__ = ["KEEPALIVE_SECONDS", "Origin", "Wire", "as_httpx"]
+__all__ = ["KEEPALIVE_SECONDS", "Origin", "Wire", "kind_to_raise"]
 
 KEEPALIVE_SECONDS = 60.0
 SEND_SIZE = 64 * 1024
@@ -238,11 +238,11 @@ def _clipped(seconds: float | None, deadline: float | None, failure: type[httpx.
     return left if seconds is None else min(left, seconds)
 
 
-def as_httpx(error: BaseException, request: httpx.Request) -> BaseException:
-    """Return what a transport of httpx raises where `error` happened: one that knows its request, or `error` itself."""
-    kind = ERRORS.get(type(error))
-    if kind:
-        return kind(str(error), request=request)
+def kind_to_raise(error: BaseException, request: httpx.Request) -> type[httpx.RequestError] | None:
+    """Return what a transport of httpx raises in place of `error`; None: `error` itself, which then knows its request.
+
+    A class, not an exception: a frame that holds the exception it raises keeps all its frames alive.
+    """
     if isinstance(error, httpx.RequestError):
         error.request = request
-    return error
+    return ERRORS.get(type(error))

@@ -100,7 +100,10 @@ class AsyncEventReader:
                 self._traffic.receive(piece)
             events = self._decode(piece)
             if self._failure or self.decoder.finished:
+                # Not lost where the wait for the end of the body is cancelled.
+                self._ahead = events
                 await self._finish(piece)
+                self._ahead = []
             if events:
                 return events
             now = time.monotonic()

@@ -37,9 +37,10 @@ class AsyncStream:
             print(text, end="", flush=True)
         response = await stream.response()
 
-    The request is sent when the stream is entered or first read. Leaving the `with` block, `aclose()`, and a bare
-    `break` out of the loop where there is no `with` block, release the connection. Once the first event was read,
-    nothing is tried again: an error then carries the answer so far as `partial`.
+    The request is sent when the stream is entered or first read. Leaving the `with` block, `aclose()`, a bare `break`
+    out of the loop where there is no `with` block, and what interrupts a wait (a cancellation, Ctrl-C), release the
+    connection. Once the first event was read, nothing is tried again: an error then carries the answer so far as
+    `partial`.
     """
 
     def __init__(self, exchange: AsyncExchange, provider: HTTPProvider, call: Call, *, keep_text: bool = True) -> None:
@@ -122,6 +123,10 @@ class AsyncStream:
             error = self._with_partial(error)
             reader.record.end(time.monotonic(), error=error)
             raise error from None
+        except BaseException:
+            # Whoever keeps a cancelled task, or what Ctrl-C raised, keeps the stream.
+            await self.aclose()
+            raise
         if events:
             self._unread = iter(events)
             if reader.record.hooks:

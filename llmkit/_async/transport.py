@@ -30,7 +30,7 @@ from ._backend import (
     httpx,
     shield,
 )
-from .connection import KEEPALIVE_SECONDS, Origin, Wire, as_httpx
+from .connection import KEEPALIVE_SECONDS, Origin, Wire, kind_to_raise
 
 __all__ = ["AsyncBody", "AsyncKept", "AsyncTransport", "transport_for"]
 
@@ -151,10 +151,10 @@ class AsyncTransport(BaseTransport):
             head = await wire.request(request)
         except BaseException as error:
             await self._drop(wire)
-            raised = as_httpx(error, request)
-            if raised is error:
+            kind = kind_to_raise(error, request)
+            if kind is None:
                 raise
-            raise raised from error
+            raise kind(str(error), request=request) from error
         body = AsyncBody(self, wire, request, head)
         extensions = {
             "http_version": b"HTTP/" + head.http_version,
@@ -250,10 +250,10 @@ class AsyncBody(ByteStream):
                 return bytes(event.data)
         except BaseException as error:
             await self._abort()
-            raised = as_httpx(error, self._request)
-            if raised is error:
+            kind = kind_to_raise(error, self._request)
+            if kind is None:
                 raise
-            raise raised from error
+            raise kind(str(error), request=self._request) from error
         self._ended = True
         await self._transport._release(wire)
         raise StopAsyncIteration

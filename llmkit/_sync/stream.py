@@ -37,9 +37,10 @@ class SyncStream:
             print(text, end="", flush=True)
         response = stream.response()
 
-    The request is sent when the stream is entered or first read. Leaving the `with` block, `close()`, and a bare
-    `break` out of the loop where there is no `with` block, release the connection. Once the first event was read,
-    nothing is tried again: an error then carries the answer so far as `partial`.
+    The request is sent when the stream is entered or first read. Leaving the `with` block, `close()`, a bare `break`
+    out of the loop where there is no `with` block, and what interrupts a wait (a cancellation, Ctrl-C), release the
+    connection. Once the first event was read, nothing is tried again: an error then carries the answer so far as
+    `partial`.
     """
 
     def __init__(self, exchange: SyncExchange, provider: HTTPProvider, call: Call, *, keep_text: bool = True) -> None:
@@ -122,6 +123,10 @@ class SyncStream:
             error = self._with_partial(error)
             reader.record.end(time.monotonic(), error=error)
             raise error from None
+        except BaseException:
+            # Whoever keeps a cancelled task, or what Ctrl-C raised, keeps the stream.
+            self.close()
+            raise
         if events:
             self._unread = iter(events)
             if reader.record.hooks:

@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from functools import partial
 from typing import Any
 
 import pytest
 
-from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError, LLMProviderTimeoutError
+from llmkit import (
+    CallRecord,
+    Hooks,
+    LLMProviderConfigurationError,
+    LLMProviderRateLimitError,
+    LLMProviderStreamError,
+    LLMProviderTimeoutError,
+)
 from llmkit._sync import turns
+from llmkit._sync._backend import ByteStream
 from llmkit.limits import Limits
 
 from ..answers import Api, Responses, error_body
 from ..server import GONE, Reply, Request, Server, json_reply, stream_reply
-from ._backend import in_thread, make_provider, run_together
+from ._backend import Client, httpx, in_thread, make_provider, run_together
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +90,52 @@ def test_a_stream_keeps_its_place_until_it_is_closed(server: Server, api: Api) -
         gc.collect()
         assert (provider.execute("Hi")).content == "Four"
     assert len(server.requests) == 4
+
+
+class Interruption(BaseException):
+    """Stands for Ctrl-C, and for the cancellation of a task."""
+
+
+class Interrupted(ByteStream):
+    """A body whose reader is interrupted once it has read the beginning."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = iter(pieces)
+
+    def __iter__(self) -> Interrupted:
+        return self
+
+    def __next__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise Interruption
+
+
+def test_an_interrupted_stream_gives_its_place_back_although_its_exception_is_kept(
+    server: Server, api: Api
+) -> None:
+    ended: list[CallRecord] = []
+
+    def answer(request: Any) -> Any:
+        if json.loads(request.content).get("stream"):
+            return httpx.Response(200, stream=Interrupted(b"".join(api.begun("One"))))
+        return httpx.Response(200, json=api.plain("Two"))
+
+    with (
+        Client(transport=httpx.MockTransport(answer)) as client,
+        make_provider(
+            server, api, http_client=client, limits=Limits(concurrency=1), hooks=Hooks(after=ended.append)
+        ) as provider,
+    ):
+        stream = provider.stream("Count")
+        with pytest.raises(Interruption) as kept:
+            [text for text in stream]
+        assert [record.response and record.response.content for record in ended] == ["One"]
+        assert (provider.execute("Hi", deadline=5)).content == "Two"
+        with pytest.raises(LLMProviderStreamError, match="closed before its end") as caught:
+            stream.response()
+    assert caught.value.partial is not None and caught.value.partial.content == "One"
+    assert kept.tb is not None
 
 
 def test_an_answer_that_came_at_once_holds_no_place(server: Server, api: Api) -> None:

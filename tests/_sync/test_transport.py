@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import weakref
 from typing import Any
 
 import pytest
@@ -269,6 +271,25 @@ def test_no_repeat_after_the_time_that_a_dead_connection_needs_to_fail(monkeypat
             with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
                 handle(http, request(server.url))
         assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [[b"no HTTP\r\n\r\n"], [b"HTTP/1.1 200", CLOSE], [CHUNKED + b"no size\r\n"], [CHUNKED + b"5\r\nhel", CLOSE]],
+    ids=["head", "cut head", "chunk", "cut chunk"],
+)
+def test_no_frame_holds_the_exception_that_it_raised(reply: Any) -> None:
+    gc.disable()
+    try:
+        with Server(reply) as server:
+            with SyncTransport() as http:
+                with pytest.raises(httpx.RemoteProtocolError) as caught:
+                    ask(http, server.url)
+                raised = weakref.ref(caught.value)
+                del caught
+                assert raised() is None
+    finally:
+        gc.enable()
 
 
 def test_no_repeat_of_a_body_that_can_be_sent_but_once() -> None:
