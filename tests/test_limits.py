@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError
+from llmkit._sync._backend import Signal as ThreadSignal
 from llmkit.limits import CallQueue, Limits, RateLimit, Ticket, rate_limits
+
+from .server import PATIENCE
 
 
 class Signal:
@@ -175,6 +179,25 @@ def test_no_minute_has_more_than_the_bucket_and_its_refill(calls: list[tuple[int
         within = [tokens for moment, tokens in started if begin <= moment < begin + 60]
         assert len(within) <= 20
         assert sum(within) <= 600 + 300
+
+
+@pytest.mark.parametrize("seconds", [None, 1e300])
+def test_a_thread_may_be_woken_anywhere_in_its_wait_by_itself(seconds: float | None) -> None:
+    """As the garbage collector does, which frees a ticket in whichever thread it runs."""
+    signal = ThreadSignal()
+
+    def wake(*_: Any) -> Any:
+        signal.set()
+        return wake
+
+    def wait() -> None:
+        sys.settrace(wake)
+        signal.wait(seconds)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 def test_threads_share_a_queue() -> None:

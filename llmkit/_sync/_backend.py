@@ -75,18 +75,24 @@ if hasattr(os, "register_at_fork"):
 
 
 class Signal:
-    """Wakes one thread, from whichever other; set before the wait, it ends the wait at once."""
+    """Wakes one thread, from whichever other, once; set before the wait, it ends the wait at once.
+
+    A bare lock: the garbage collector may set the signal in the very thread that is about to wait, and would wait for
+    ever for the lock inside a `threading.Event`.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._lock.acquire()
 
     def set(self) -> None:
         """Wake the thread."""
-        self._event.set()
+        with contextlib.suppress(RuntimeError):  # it was set before
+            self._lock.release()
 
     def wait(self, seconds: float | None) -> None:
         """Wait for `set`, or for `seconds` (None: for ever)."""
-        self._event.wait(seconds)
+        self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
 
 def call_in_thread(function: Callable[..., Result], *arguments: Any) -> Result:
