@@ -81,19 +81,20 @@ class Ticket:
     A ticket that is forgotten releases itself, so that no lost stream holds a place.
     """
 
-    __slots__ = ("_begun", "_process", "_queue", "signal", "tokens")
+    __slots__ = ("_begun", "_process", "_queue", "signal", "tokens", "waits")
 
     def __init__(self, queue: CallQueue, tokens: int) -> None:
         self._queue = queue
         self._process = queue.process
         self._begun = False
+        self.waits = True
         self.tokens = tokens
         self.signal: Any = None
         """What wakes the waiter: an object whose `set` may be called from any thread."""
 
     def begin(self) -> None:
         """Count as under way."""
-        self._begun = True
+        self._begun, self.waits = True, False
 
     def release(self) -> None:
         """Give the place to the next. Safe to call twice."""
@@ -120,7 +121,9 @@ class CallQueue:
     def __init__(self, limits: Limits) -> None:
         self.process = os.getpid()
         self._limits = limits
+        # With those in it who left from the middle; the first waits.
         self._waiting: deque[Ticket] = deque()
+        self._left = 0
         self._under_way = 0
         self._paused_until = 0.0
         self._buckets = {
@@ -138,9 +141,10 @@ class CallQueue:
             # A forked child: the calls that hold places, or the lock, are its parent's.
             self.__init__(self._limits)  # type: ignore[misc]
         with self._lock:
-            if len(self._waiting) >= self._limits.max_waiting:
+            waiting = len(self._waiting) - self._left
+            if waiting >= self._limits.max_waiting:
                 error = LLMProviderRateLimitError(
-                    f"{len(self._waiting)} calls wait already, as many as Limits.max_waiting allows; nothing was sent",
+                    f"{waiting} calls wait already, as many as Limits.max_waiting allows; nothing was sent",
                     code="queue_full",
                 )
                 error.should_retry = False
@@ -167,6 +171,7 @@ class CallQueue:
             for name, amount in amounts.items():
                 self._buckets[name].take(amount)
             self._waiting.popleft()
+            self._drop_left()
             self._under_way += 1
             ticket.begin()
         self._wake_first()
@@ -175,8 +180,10 @@ class CallQueue:
     def leave(self, ticket: Ticket) -> None:
         """Take a call that gave up out of the queue."""
         with self._lock:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            if ticket.waits:
+                ticket.waits = False
+                self._left += 1
+                self._drop_left()
         self._wake_first()
 
     def give_back(self, places: int = 0, tokens: float = 0.0) -> None:
@@ -196,6 +203,18 @@ class CallQueue:
         if self._limits.learn:
             with self._lock:
                 self._paused_until = max(self._paused_until, now + min(seconds, LONGEST_PAUSE))
+
+    def _drop_left(self) -> None:
+        """Drop those who left: the first ones, and all of them once they are the most.
+
+        Looking for each as it leaves takes more than a second where ten thousand are cancelled together.
+        """
+        if self._left > len(self._waiting) // 2:
+            self._waiting = deque(ticket for ticket in self._waiting if ticket.waits)
+            self._left = 0
+        while self._left and not self._waiting[0].waits:
+            self._waiting.popleft()
+            self._left -= 1
 
     def _wake_first(self) -> None:
         try:

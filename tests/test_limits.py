@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError
+from llmkit import LLMProviderConfigurationError, LLMProviderRateLimitError, limits
 from llmkit._sync._backend import Signal as ThreadSignal
 from llmkit.limits import CallQueue, Limits, RateLimit, Ticket, rate_limits
 
@@ -75,6 +75,54 @@ def test_one_who_leaves_makes_way() -> None:
     assert woken.is_set
     first.release()
     assert queue.wait(third, 0) == 0
+
+
+def test_many_who_leave_are_not_looked_for_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    class Counted(Ticket):
+        __hash__ = Ticket.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(other)
+            return self is other
+
+    monkeypatch.setattr(limits, "Ticket", Counted)
+    queue = CallQueue(Limits(concurrency=1, max_waiting=1_000))
+    first = begun(queue)
+    tickets = [queue.join(0) for _ in range(1_000)]
+    for ticket in reversed(tickets[1:-1]):
+        queue.leave(ticket)
+    assert compared == [] and len(queue._waiting) <= 4
+    first.release()
+    assert queue.wait(tickets[-1], 0) is None
+    assert queue.wait(tickets[0], 0) == 0
+    tickets[0].release()
+    assert queue.wait(tickets[-1], 0) == 0
+    queue.leave(tickets[-1])
+    tickets[-1].release()
+    assert begun(queue)
+
+
+@given(st.lists(st.integers(0, 5), max_size=60))
+def test_whoever_leaves_keeps_nobody_from_the_queue_and_its_order(steps: list[int]) -> None:
+    queue, waiting = CallQueue(Limits(concurrency=1, max_waiting=4)), []
+    held = begun(queue)
+    for step in steps:
+        if step < len(waiting):
+            queue.leave(waiting.pop(step))
+        elif step == 5 and waiting:
+            held.release()
+            held = waiting.pop(0)
+            assert queue.wait(held, 0) == 0
+        elif len(waiting) < 4:
+            waiting.append(queue.join(0))
+    for ticket in waiting[1:]:
+        assert queue.wait(ticket, 0) is None
+    for _ in range(4 - len(waiting)):
+        queue.join(0)
+    with pytest.raises(LLMProviderRateLimitError):
+        queue.join(0)
 
 
 def test_a_forgotten_ticket_gives_its_place_back() -> None:
