@@ -68,15 +68,28 @@ class CallRecord:
         self.time_to_first_token = now - self.started
 
     def end(self, now: float, response: LLMResponse | None = None, error: BaseException | None = None) -> None:
-        """Note how the call ended, and call the hooks `after`; only the first end counts."""
+        """Note how the call ended, and call the hooks `after`; only the first end counts.
+
+        What one of them raises is raised once all were called; of several, the first.
+        """
         if self.duration is not None:
             return
         self.duration = now - self.started
         self.response = response
         self.error = error
+        raised: BaseException | None = None
         for hooks in self.hooks:
-            if hooks.after:
-                hooks.after(self)
+            try:
+                if hooks.after:
+                    hooks.after(self)
+            except BaseException as failure:
+                raised = raised or failure
+        try:
+            if raised:
+                raise raised
+        finally:
+            # No frame holds the exception that it raised.
+            del raised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +104,7 @@ class Hooks:
     `before` comes before anything is sent, `retry` before each further try, with what failed and how long the wait
     will be, `event` with each event of a stream as the caller's code is about to see it, `after` once at the end,
     whatever the end is: an answer, an error, a cancellation, a stream that was closed. What a hook raises goes to
-    the caller: nothing is sent once `before` has raised.
+    the caller: nothing is sent once `before` has raised, and every `after` is called although another one raises.
     """
 
     before: Callable[[CallRecord], object] | None = None

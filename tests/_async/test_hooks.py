@@ -94,6 +94,20 @@ async def test_a_stream_that_is_cut(server: Server, api: Api) -> None:
     assert watcher.last.error is caught.value
 
 
+async def test_a_stream_that_failed_ends_once_however_often_it_is_read(server: Server, api: Api) -> None:
+    server.add([*stream_reply(api.begun("Hel"), end=False), CLOSE])
+    watcher = Watcher()
+    async with make_provider(server, api, hooks=watcher.hooks) as provider:
+        stream = provider.stream("Hi")
+        ends = []
+        for _ in range(2):
+            with pytest.raises(LLMProviderStreamError, match="cut"):
+                await stream.response()
+            ends.append((watcher.last.duration, watcher.told.count("after")))
+        await stream.aclose()
+    assert ends[0] == ends[1] and watcher.told.count("after") == 1
+
+
 @pytest.mark.parametrize("way", ["closed", "left by a break", "forgotten"])
 async def test_a_stream_that_nobody_reads_to_its_end(server: Server, api: Api, way: str) -> None:
     server.add(stream_reply([*api.begun("Hel"), GONE], end=False))
@@ -160,6 +174,22 @@ async def test_what_a_hook_raises_goes_to_the_caller(server: Server, api: Api, m
         with pytest.raises(PermissionError):
             await provider.execute("Hi", stream_mode=mode)
     assert await in_thread(server.wait_gone)
+
+
+async def test_a_hook_that_raises_keeps_no_other_from_its_end(server: Server, api: Api) -> None:
+    def refuse(record: CallRecord) -> None:
+        raise PermissionError("not today")
+
+    def fail(record: CallRecord) -> None:
+        raise OSError("the disk is full")
+
+    server.add(json_reply(api.plain("Hi")))
+    watcher = Watcher()
+    hooks = [Hooks(after=refuse), watcher.hooks, Hooks(after=fail)]
+    async with make_provider(server, api, hooks=hooks) as provider:
+        with pytest.raises(PermissionError, match="not today"):
+            await provider.execute("Hi")
+    assert watcher.told == ["before", "after"]
 
 
 @pytest.mark.parametrize("mode", ["disabled", "auto"])

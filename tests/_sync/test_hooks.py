@@ -94,6 +94,20 @@ def test_a_stream_that_is_cut(server: Server, api: Api) -> None:
     assert watcher.last.error is caught.value
 
 
+def test_a_stream_that_failed_ends_once_however_often_it_is_read(server: Server, api: Api) -> None:
+    server.add([*stream_reply(api.begun("Hel"), end=False), CLOSE])
+    watcher = Watcher()
+    with make_provider(server, api, hooks=watcher.hooks) as provider:
+        stream = provider.stream("Hi")
+        ends = []
+        for _ in range(2):
+            with pytest.raises(LLMProviderStreamError, match="cut"):
+                stream.response()
+            ends.append((watcher.last.duration, watcher.told.count("after")))
+        stream.close()
+    assert ends[0] == ends[1] and watcher.told.count("after") == 1
+
+
 @pytest.mark.parametrize("way", ["closed", "left by a break", "forgotten"])
 def test_a_stream_that_nobody_reads_to_its_end(server: Server, api: Api, way: str) -> None:
     server.add(stream_reply([*api.begun("Hel"), GONE], end=False))
@@ -160,6 +174,22 @@ def test_what_a_hook_raises_goes_to_the_caller(server: Server, api: Api, mode: A
         with pytest.raises(PermissionError):
             provider.execute("Hi", stream_mode=mode)
     assert in_thread(server.wait_gone)
+
+
+def test_a_hook_that_raises_keeps_no_other_from_its_end(server: Server, api: Api) -> None:
+    def refuse(record: CallRecord) -> None:
+        raise PermissionError("not today")
+
+    def fail(record: CallRecord) -> None:
+        raise OSError("the disk is full")
+
+    server.add(json_reply(api.plain("Hi")))
+    watcher = Watcher()
+    hooks = [Hooks(after=refuse), watcher.hooks, Hooks(after=fail)]
+    with make_provider(server, api, hooks=hooks) as provider:
+        with pytest.raises(PermissionError, match="not today"):
+            provider.execute("Hi")
+    assert watcher.told == ["before", "after"]
 
 
 @pytest.mark.parametrize("mode", ["disabled", "auto"])
