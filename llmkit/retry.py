@@ -7,7 +7,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from .config import LLMConfig
 from .errors import (
@@ -27,6 +27,9 @@ from .errors import (
 __all__ = ["Attempt", "Retries", "RetryBudget", "is_retryable", "refused_default"]
 
 
+USED_UP: Final = "not tried again: the provider's budget of retries is used up (ten, and one more for every ten calls)"
+
+
 class Attempt(TypedDict):
     """A try that failed and was tried again: its number from 1, what failed, and the seconds waited after it."""
 
@@ -41,8 +44,9 @@ class RetryBudget:
 
     A token bucket without a clock: each call pays in a tenth of a retry, each retry takes one out. The bucket
     starts full at ten, so that a script's few calls have all their retries, and a service that is down gets at
-    most ten requests and 10 % more than without retries. `waits` is False where no service needs time to recover, as
-    in tests: the next try then begins at once.
+    most ten requests and 10 % more than without retries. A service that refuses a call as one too many, and names
+    the wait, is not down: that retry takes nothing. `waits` is False where no service needs time to recover, as in
+    tests: the next try then begins at once.
     """
 
     def __init__(self, capacity: float = 10.0, share: float = 0.1, waits: bool = True) -> None:
@@ -100,7 +104,11 @@ class Retries:
         if number > self._config.max_retries or not is_retryable(error, self._config.retry_read_timeouts):
             return False
         wait = self._seconds(error, number)
-        if wait > self._config.max_retry_wait or self._is_too_late(wait) or not self._budget.take():
+        if wait > self._config.max_retry_wait or self._is_too_late(wait):
+            return False
+        is_limited = isinstance(error, LLMProviderRateLimitError) and error.retry_after is not None
+        if not (is_limited or self._budget.take()):
+            error.args = (f"{error.message}; {USED_UP}",)
             return False
         self.wait = wait if self._budget.waits else 0.0
         # It would keep the frames of the caller, and with them an iterator that a `break` should let go of.

@@ -158,9 +158,25 @@ class TestBudget:
             budget.pay_in()
             tries = retries(budget=budget)
             sent += 1
-            while tries.allows(SERVER):
+            while tries.allows(error("Server", 503, retry_after=1.0)):
                 sent += 1
         assert 1000 < sent < 1200
+
+    def test_a_refusal_that_names_its_wait_costs_nothing(self) -> None:
+        budget = RetryBudget(capacity=1)
+        for _ in range(20):
+            assert retries(budget=budget).allows(error("RateLimit", 429, retry_after=2.0))
+        assert retries(budget=budget).allows(error("RateLimit", 429))
+        assert not retries(budget=budget).allows(error("RateLimit", 429))
+
+    def test_an_error_says_that_the_budget_is_used_up(self) -> None:
+        budget = RetryBudget(capacity=1)
+        first, second = error("Server", 500), error("Server", 500)
+        assert retries(budget=budget).allows(first) and first.message == "told"
+        assert not retries(budget=budget).allows(second)
+        assert second.message.startswith("told; not tried again: the provider's budget of retries is used up")
+        last = error("Server", 500)
+        assert not retries(budget=budget, max_retries=0).allows(last) and last.message == "told"
 
     def test_what_is_not_tried_again_costs_nothing(self) -> None:
         budget = RetryBudget(capacity=1)

@@ -242,12 +242,25 @@ async def test_read_timeouts_are_tried_again_only_when_asked_for(server: Server,
     assert (response.content, len(sleeps)) == ("Hello!", 1)
 
 
+@MODES
+async def test_a_service_that_refuses_each_call_once_and_names_the_wait_answers_all(
+    server: Server, api: Api, mode: Any, sleeps: list[float]
+) -> None:
+    limited = json_reply(error_body("Slow down", code="rate_limit_exceeded"), 429, retry_after="7")
+    server.add(*[limited, good(api, mode)] * 20)
+    async with make_provider(server, api) as provider:
+        for _ in range(20):
+            assert (await provider.execute("Hi", stream_mode=mode)).content == "Hello!"
+    assert len(server.requests) == 40
+
+
 async def test_an_outage_is_not_amplified(server: Server, api: Api, sleeps: list[float]) -> None:
     server.default = raw_reply(b"Down", 500)
     async with make_provider(server, api) as provider:
         for _ in range(100):
-            with pytest.raises(LLMProviderServerError, match="Down"):
+            with pytest.raises(LLMProviderServerError, match="Down") as caught:
                 await provider.execute("Hi")
+    assert "openai: the service answered 500: Down; not tried again: the provider's budget" in str(caught.value)
     # Ten tries in reserve, and one for each ten calls.
     assert 100 < len(server.requests) <= 120
     assert len(sleeps) == len(server.requests) - 100
