@@ -1,22 +1,23 @@
 """Answers kept by the content of their requests: in memory, in a SQLite file, or wherever a caller keeps them.
 
 What is kept is the body as it came, piece by piece, so a cached stream streams. Knows nothing of who asks; imports
-errors only.
+errors and locks.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from .errors import LLMProviderConfigurationError, type_with_article
+from .locks import ProcessLock
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +30,15 @@ MAKE_TABLE = """
 REMOVE_OLDEST = """
     DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY stored DESC LIMIT -1 OFFSET ?)
 """
+
+Result = TypeVar("Result")
+OPEN_SECONDS = 5.0
+BUSY_SECONDS = 0.1
+"""How long one call waits for a file that another process writes."""
+LEAVE_ALONE_SECONDS = 5.0
+SQLITE_BUSY = 5
+# sqlite.org/howtocorrupt.html, "Carrying an open database connection across a fork": a child may not even close it.
+_of_parents: list[sqlite3.Connection] = []
 
 
 class CachedAnswer(NamedTuple):
@@ -70,7 +80,7 @@ class MemoryCache:
         self._max_age = max_age
         self._bytes = 0
         self._answers: OrderedDict[str, tuple[float, CachedAnswer]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def get(self, key: str) -> CachedAnswer | None:
         """Return an answer, None where there is none, or one that is too old."""
@@ -89,6 +99,7 @@ class MemoryCache:
         with self._lock:
             self._remove(key)
             self._answers[key] = time.monotonic(), answer
+            # In this order: a child that is forked in between may hold a little more, and never counts what it lacks.
             self._bytes += _size(answer)
             while self._bytes > self._max_bytes:
                 self._remove(next(iter(self._answers)))
@@ -96,21 +107,23 @@ class MemoryCache:
     def clear(self) -> None:
         """Forget all answers."""
         with self._lock:
-            self._answers.clear()
             self._bytes = 0
+            self._answers.clear()
 
     def _remove(self, key: str) -> None:
-        found = self._answers.pop(key, None)
+        found = self._answers.get(key)
         if found:
             self._bytes -= _size(found[1])
+            del self._answers[key]
 
 
 class SQLiteCache:
     """Keeps answers in a SQLite file, which processes may share and which only its owner can read.
 
     `max_age` is in seconds, None: for ever; `max_entries` bounds the file: the oldest go first. A file that turns out
-    broken or locked is logged, and the answer asked for. Raises LLMProviderConfigurationError for a file that cannot
-    be opened or is none of SQLite's.
+    broken or locked is logged, and the answer asked for; one that stays locked is left alone for some seconds. A
+    process that was forked while the file was in use does without it: SQLite cannot go on there. Raises
+    LLMProviderConfigurationError for a file that cannot be opened or is none of SQLite's.
     """
 
     in_memory = False
@@ -122,8 +135,9 @@ class SQLiteCache:
         self._path = os.path.abspath(path)
         self._max_age = max_age
         self._max_entries = max_entries
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._connection: tuple[int, sqlite3.Connection] | None = None
+        self._unused_until = 0.0
         import sqlite3
 
         self._error = sqlite3.Error
@@ -131,7 +145,7 @@ class SQLiteCache:
             # SQLite would make it readable for all.
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             with self._lock:
-                self._open().execute("SELECT count(*) FROM answers").fetchone()
+                self._open(OPEN_SECONDS).execute("SELECT count(*) FROM answers").fetchone()
         except (OSError, sqlite3.Error) as error:
             told = getattr(error, "strerror", None) or error
             raise LLMProviderConfigurationError(f"the cache {self._path} cannot be used: {told}") from None
@@ -141,8 +155,7 @@ class SQLiteCache:
         oldest = 0.0 if self._max_age is None else time.time() - self._max_age
         query = "SELECT headers, sizes, body FROM answers WHERE key = ? AND stored >= ?"
         try:
-            with self._lock:
-                found = self._open().execute(query, (key, oldest)).fetchone()
+            found = self._use(lambda connection: connection.execute(query, (key, oldest)).fetchone())
             if found is None:
                 return None
             headers, sizes, body = found
@@ -156,39 +169,74 @@ class SQLiteCache:
         """Keep an answer; one that cannot be written is not kept."""
         sizes = json.dumps([len(piece) for piece in answer.pieces])
         row = key, time.time(), json.dumps(dict(answer.headers)), sizes, b"".join(answer.pieces)
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
+            connection.execute(REMOVE_OLDEST, (self._max_entries,))
+
         try:
-            with self._lock, self._open() as connection:
-                connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", row)
-                connection.execute(REMOVE_OLDEST, (self._max_entries,))
+            self._use(write)
         except self._error as error:
             self._warn("written", error)
 
     def clear(self) -> None:
-        """Forget all answers."""
-        with self._lock, self._open() as connection:
-            connection.execute("DELETE FROM answers")
+        """Forget all answers; raises LLMProviderConfigurationError where the file cannot be written."""
+        try:
+            self._use(lambda connection: connection.execute("DELETE FROM answers"), insists=True)
+        except self._error as error:
+            raise LLMProviderConfigurationError(f"the cache {self._path} cannot be cleared: {error}") from None
 
     def close(self) -> None:
         """Close the file; a later call opens it again."""
         with self._lock:
+            self._leave_to_parent()
             opened, self._connection = self._connection, None
-        if opened and opened[0] == os.getpid():
+        if opened:
             opened[1].close()
 
     def __del__(self) -> None:
         if getattr(self, "_connection", None):
             self.close()
 
-    def _open(self) -> sqlite3.Connection:
-        """Return this process's connection: a forked child must not use its parent's."""
-        if self._connection is None or self._connection[0] != os.getpid():
+    def _use(self, work: Callable[[sqlite3.Connection], Result], insists: bool = False) -> Result | None:
+        """Return what `work` returns in a transaction; None while the file is left alone, unless it `insists`."""
+        with self._lock:
+            if time.monotonic() < self._unused_until and not insists:
+                return None
+            if self._lock.was_held:
+                self._unused_until = math.inf
+                raise self._error("this process was forked while it was in use")
+            try:
+                with self._open(BUSY_SECONDS) as connection:
+                    return work(connection)
+            except self._error as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_BUSY:
+                    # Here, so that those who wait for the lock do not wait for the file, one after the other.
+                    self._unused_until = time.monotonic() + LEAVE_ALONE_SECONDS
+                raise
+
+    def _open(self, patience: float) -> sqlite3.Connection:
+        """Return this process's connection; a new one waits for others for as many seconds until its table is there."""
+        self._leave_to_parent()
+        if self._connection is None:
             import sqlite3
 
-            connection = sqlite3.connect(self._path, timeout=5, check_same_thread=False)
+            connection = sqlite3.connect(self._path, timeout=patience, check_same_thread=False)
+            try:
+                connection.execute(MAKE_TABLE)
+                connection.execute("CREATE INDEX IF NOT EXISTS by_age ON answers (stored)")
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+            except BaseException:
+                connection.close()
+                raise
             self._connection = os.getpid(), connection
-            connection.execute(MAKE_TABLE)
-            connection.execute("CREATE INDEX IF NOT EXISTS by_age ON answers (stored)")
         return self._connection[1]
+
+    def _leave_to_parent(self) -> None:
+        """Have a forked child not use its parent's connection."""
+        if self._connection and self._connection[0] != os.getpid():
+            _of_parents.append(self._connection[1])
+            self._connection = None
 
     def _warn(self, what: str, error: Exception) -> None:
         from logging import getLogger

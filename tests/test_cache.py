@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,49 @@ def test_a_forked_child_has_a_connection_of_its_own(tmp_path: Path) -> None:
         os._exit(0 if cache.get("a") else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert cache.get("b") is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_child_that_is_forked_while_a_cache_is_in_use_is_not_held_up(cache: Any) -> None:
+    in_memory = isinstance(cache, MemoryCache)
+    cache.put("a", ANSWER)
+    with cache._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            cache.put("b", ANSWER)
+            # SQLite may have been in the middle of anything, and has locks of its own.
+            os._exit([bool(cache.get(key)) for key in "ab"] != [in_memory] * 2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert cache.get("a") is not None and cache.get("b") is None
+
+
+def test_a_locked_file_holds_up_nobody_and_is_used_again_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = SQLiteCache(tmp_path / "answers")
+    cache.put("a", ANSWER)
+    found: list[CachedAnswer | None] = []
+    threads = [threading.Thread(target=lambda: found.append(cache.get("a"))) for _ in range(20)]
+    with contextlib.closing(sqlite3.connect(tmp_path / "answers", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        cache.put("b", ANSWER)
+        with pytest.raises(LLMProviderConfigurationError, match=r"answers cannot be cleared: .*locked"):
+            cache.clear()
+    # One of them waited for the file, and none of the others.
+    assert found == [None] * 20
+    assert [record.getMessage().rpartition(" cannot ")[2] for record in caplog.records] == [
+        "be read: database is locked"
+    ]
+    assert cache.get("a") is None
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 6)
+    assert cache.get("a") is not None and cache.get("b") is None
+    cache.close()
 
 
 def test_a_broken_file_is_no_cache_and_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

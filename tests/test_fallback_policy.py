@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -37,6 +39,17 @@ from llmkit import (
 from llmkit.fallback import MOVE_ON, CircuitBreaker, Permit, is_alive, move_on_rule
 
 KEY = "sk-test-0123456789"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_child_that_is_forked_while_a_state_changes_may_call() -> None:
+    provider = SyncFallbackProvider([create_sync_llm_provider("openai", model_name="gpt-4o", api_key=KEY)])
+    with provider._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            os._exit(len(provider.states) - 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 class TestErrors:

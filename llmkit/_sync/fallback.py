@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -19,6 +18,7 @@ from ..errors import (
 )
 from ..fallback import MOVE_ON, CircuitBreaker, Fallback, MoveOn, Permit, ProviderState, is_alive, move_on_rule
 from ..http_provider import HTTPProvider, RequestPreview
+from ..locks import ProcessLock
 from ..provider import LLMProvider
 from ..response import LLMResponse
 from ..structured import split_format
@@ -89,7 +89,7 @@ class SyncFallbackProvider(SyncBaseProvider):
         self._moves_on = move_on_rule(move_on)
         breakers = [CircuitBreaker(max_failures, cool_down, max_cool_down) for _ in self.providers]
         self._members = [_Member(*pair) for pair in zip(self.providers, breakers, strict=True)]
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(member.name for member in self._members)}>"
