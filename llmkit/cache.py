@@ -95,9 +95,11 @@ class MemoryCache:
             return found[1]
 
     def put(self, key: str, answer: CachedAnswer) -> None:
-        """Keep an answer, in place of those that were used longest ago where there is no room."""
+        """Keep an answer, in place of those used longest ago where there is no room; one too large is not kept."""
         with self._lock:
             self._remove(key)
+            if _size(answer) > self._max_bytes:
+                return
             self._answers[key] = time.monotonic(), answer
             # In this order: a child that is forked in between may hold a little more, and never counts what it lacks.
             self._bytes += _size(answer)
