@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from .access import Secret
 from .config import ConfigSettings, LLMConfig
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from .tokens import MessageTokenCounter, TokenCount
 
 __all__ = ["LLMProvider"]
+
+MOST_COUNTERS: Final = 8
+"""For how many models a provider remembers what it counted: those that it met last."""
 
 
 class LLMProvider:
@@ -119,7 +122,12 @@ class LLMProvider:
     def _message_counter(self, model: str) -> MessageTokenCounter:
         from .tokens import MessageTokenCounter
 
-        return self._counters.get(model) or self._counters.setdefault(model, MessageTokenCounter(model))
+        found = self._counters.get(model)
+        if found is None:
+            for oldest in list(self._counters)[: 1 - MOST_COUNTERS]:
+                self._counters.pop(oldest, None)
+            found = self._counters.setdefault(model, MessageTokenCounter(model))
+        return found
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Answer a prompt."""

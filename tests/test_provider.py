@@ -256,6 +256,14 @@ class TestProvider:
         assert not made.validate_token_limit("Hello", max_tokens=100)
         assert not made.validate_token_limit("word " * 200)
 
+    def test_what_was_counted_is_remembered_for_the_last_models_alone(self) -> None:
+        made = provider()
+        for number in range(20):
+            made.update_config(model_name=f"gpt-4o-{number}")
+            made.estimate_tokens([{"role": "user", "content": "Hello"}])
+            made.estimate_tokens([{"role": "user", "content": "Hello"}])
+        assert list(made._counters) == [f"gpt-4o-{number}" for number in range(12, 20)]
+
     def test_update_config_keeps_what_was_set_and_changes_nothing_when_refused(self) -> None:
         made = provider(seed=3)
         made.update_config(temperature=0.2)
