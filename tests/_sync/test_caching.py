@@ -180,6 +180,33 @@ def test_compressed_answers_and_failed_tries(
     assert len(server.requests) == 2
 
 
+class Kept(MemoryCache):
+    """A cache that tells what was put in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bodies: list[bytes] = []
+
+    def put(self, key: str, answer: CachedAnswer) -> None:
+        """Keep an answer, and its body."""
+        self.bodies.append(b"".join(answer.pieces))
+        super().put(key, answer)
+
+
+def test_of_a_stream_that_was_tried_again_the_last_try_alone_is_kept(
+    server: Server, api: Api, sleeps: list[float]
+) -> None:
+    events = api.stream("Hel", "lo!")
+    server.add([*stream_reply(api.begun(), end=False), CLOSE], stream_reply(events))
+    cache = Kept()
+    with make_provider(server, api, cache=cache) as provider:
+        for cached in (False, True):
+            response = provider.stream("Say hello").response()
+            assert (response.content, response.metadata["cached"]) == ("Hello!", cached)
+    assert cache.bodies == [b"".join(events)]
+    assert len(server.requests) == 2 and len(sleeps) == 1
+
+
 def test_a_cached_answer_takes_no_turn(server: Server, api: Api, cache: Any) -> None:
     server.add(replies(api, "disabled"), stream_reply(api.stream("One")))
     with make_provider(server, api, cache=cache, limits=Limits(concurrency=1)) as provider:
