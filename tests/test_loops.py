@@ -8,15 +8,17 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
 
 from llmkit import Limits, create_llm_provider, create_sync_llm_provider, get_cached_provider
-from llmkit._async._backend import httpx
+from llmkit._async._backend import httpx, scope
 
 from .answers import ChatCompletions
 from .server import GONE, Server, json_reply, stream_reply
@@ -49,6 +51,23 @@ def test_provider_works_in_one_loop_after_the_other(server: Server, runs: list[A
         # A loop keeps its connection for its own calls, and closes it when it ends.
         assert server.wait_gone(number)
     assert [request.connection for request in server.requests] == [number // 2 for number in range(100)]
+
+
+@pytest.mark.parametrize(
+    ("run", "current"), [(RUNS[0], asyncio.get_running_loop), (RUNS[1], trio.lowlevel.current_trio_token)]
+)
+@pytest.mark.parametrize("token_is_wrapped", [True, False])
+def test_the_loop_is_known_whether_or_not_anyio_wraps_it(
+    monkeypatch: pytest.MonkeyPatch, run: Any, current: Any, token_is_wrapped: bool
+) -> None:
+    # As it is since anyio 4.11, and before.
+    token = (lambda: SimpleNamespace(native_token=current())) if token_is_wrapped else current
+    monkeypatch.setattr(anyio.lowlevel, "current_token", token)
+
+    async def is_known() -> bool:
+        return scope() is current()
+
+    assert run(is_known())
 
 
 @pytest.mark.parametrize("run", RUNS, ids=["asyncio", "trio"])

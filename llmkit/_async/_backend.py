@@ -55,7 +55,9 @@ _closing: set[Any] = set()
 
 def scope() -> Any:
     """Return what a connection cannot outlive: the running event loop."""
-    return anyio.lowlevel.current_token().native_token
+    token = anyio.lowlevel.current_token()
+    # Before anyio 4.11 the token is the event loop, or trio's own token, itself.
+    return getattr(token, "native_token", token)
 
 
 class Signal:
