@@ -46,6 +46,9 @@ def _fast_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
 def _msgspec_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
     import msgspec
 
+    if not issubclass(msgspec.DecodeError, ValueError):
+        # So it is before 0.21; to convert the error would cost each event.
+        raise ImportError("msgspec is too old")
     decode_text = msgspec.json.Decoder().decode
 
     def decode(data: str | bytes) -> Any:

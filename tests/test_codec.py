@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +88,15 @@ def test_the_fastest_decoder_that_is_installed(
         monkeypatch.setitem(sys.modules, name, None)
     found: Any = codec._fast_decoder.__wrapped__(codec.DEEPEST)
     assert module in getattr(found, "func", found).__qualname__
+
+
+def test_a_decoder_whose_errors_are_no_value_errors_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    old: Any = ModuleType("msgspec")
+    old.DecodeError = type("DecodeError", (Exception,), {})
+    old.json = SimpleNamespace(Decoder=json.JSONDecoder)
+    monkeypatch.setitem(sys.modules, "msgspec", old)
+    found: Any = codec._fast_decoder.__wrapped__(codec.DEEPEST)
+    assert "pydantic" in found.__qualname__
 
 
 def nested(levels: int, inner: str = "1") -> str:
