@@ -144,13 +144,19 @@ def _find_counter(table: str, named: str | None) -> Counter | None:
 
 
 def _tiktoken_cache() -> str | None:
-    """Return tiktoken's own directory (its `load.py`), or None where its cache is switched off by an empty name."""
+    """Return tiktoken's own directory (its `load.py`).
+
+    None where its cache is switched off by an empty name, and where no temporary directory can be written.
+    """
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return os.environ[variable] or None
     import tempfile
 
-    return os.path.join(tempfile.gettempdir(), "data-gym-cache")
+    try:
+        return os.path.join(tempfile.gettempdir(), "data-gym-cache")
+    except OSError:
+        return None
 
 
 def _toktok_counter(table: str) -> Counter | None:
@@ -289,7 +295,9 @@ def install_tables(
 
     place = _path(directory) or os.environ.get("LLMKIT_TIKTOKEN_DIR") or _tiktoken_cache()
     if not place:
-        raise LLMProviderConfigurationError("name a directory for the tables: TIKTOKEN_CACHE_DIR is empty")
+        raise LLMProviderConfigurationError(
+            "name a directory for the tables: TIKTOKEN_CACHE_DIR is empty, or there is no temporary directory"
+        )
     installed = {}
     for table in dict.fromkeys(ENCODINGS[encoding_named(name)] for name in encodings):
         path = Path(place) / _file_names(table)[1]

@@ -8,6 +8,7 @@ import http.server
 import importlib.util
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,18 @@ def test_a_place_that_cannot_be_read_holds_no_table(tmp_path: Path) -> None:
     (tmp_path / "o200k_base.tiktoken").mkdir()
     places: list[Any] = [tmp_path, "a\0b", b"nowhere", ""]
     assert not any(count_tokens("text", "gpt-4o", directory=place).exact for place in places)
+
+
+def test_without_a_temporary_directory_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gettempdir() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.delenv("TIKTOKEN_CACHE_DIR")
+    monkeypatch.delenv("DATA_GYM_CACHE_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", gettempdir)
+    assert not count_tokens("text", "gpt-4o").exact
+    with pytest.raises(LLMProviderConfigurationError, match=r"name a directory .* there is no temporary directory"):
+        install_tables()
 
 
 def test_a_table_is_loaded_once(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
