@@ -14,6 +14,7 @@ import pytest
 
 from llmkit import __version__
 from llmkit.cli import main
+from llmkit.cli.conversation import split_paths
 
 from .answers import ChatCompletions, Messages, Responses, error_body
 from .server import CLOSE, Server, json_reply, stream_reply
@@ -327,3 +328,26 @@ def test_models_are_listed_with_their_windows(server: Server, run: Run) -> None:
 def test_models_of_a_service_elsewhere(server: Server, run: Run) -> None:
     server.add(json_reply({"data": [{"id": "llama"}]}))
     assert run("models", "vllm", "--base-url", server.base_url)[1].splitlines()[1:] == ["llama"]
+
+
+@pytest.mark.parametrize(
+    ("text", "escape", "paths"),
+    [
+        (
+            r"""C:\notes.txt 'D:\my files\b' "E:\my files\c" #1""",
+            "",
+            [r"C:\notes.txt", r"D:\my files\b", r"E:\my files\c", "#1"],
+        ),
+        (r"""my\ notes.txt 'a b' "c \" d" #1""", "\\", ["my notes.txt", "a b", 'c " d', "#1"]),
+        ("", "", []),
+    ],
+    ids=["Windows", "elsewhere", "none"],
+)
+def test_paths_are_quoted_as_in_a_shell(text: str, escape: str, paths: list[str]) -> None:
+    assert split_paths(text, escape) == paths
+
+
+@pytest.mark.parametrize("escape", ["", "\\"])
+def test_a_quotation_of_paths_has_an_end(escape: str) -> None:
+    with pytest.raises(ValueError, match="closing"):
+        split_paths("'a b", escape)

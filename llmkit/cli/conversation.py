@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,7 +15,10 @@ from .answers import print_stream, print_usage, status_of
 from .attachments import read_bytes, read_part, user_message
 from .terminal import note
 
-__all__ = ["converse"]
+__all__ = ["converse", "split_paths"]
+
+ESCAPE = "" if os.name == "nt" else "\\"
+"""What stands before a character that is meant as it is; on Windows nothing does, since a backslash parts folders."""
 
 
 def converse(provider: Any, name: str, options: dict[str, Any], arguments: argparse.Namespace) -> int:
@@ -38,6 +42,13 @@ def converse(provider: Any, name: str, options: dict[str, Any], arguments: argpa
         except LLMProviderError as error:
             note(str(error))
     return 0
+
+
+def split_paths(text: str, escape: str = ESCAPE) -> list[str]:
+    """Return the paths in a line, parted and quoted as in a shell; raises ValueError where a quotation does not end."""
+    parts = shlex.shlex(text, posix=True)
+    parts.escape, parts.commenters, parts.whitespace_split = escape, "", True
+    return list(parts)
 
 
 class _Conversation:
@@ -98,7 +109,7 @@ class _Conversation:
 
     def _file(self, rest: str) -> None:
         try:
-            paths = shlex.split(rest)
+            paths = split_paths(rest)
         except ValueError as error:
             note(f"the paths cannot be told apart: {error}")
             return
