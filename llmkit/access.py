@@ -7,7 +7,7 @@ import re
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from .config import environment
+from .config import environment, unread_dotenv
 from .errors import LLMProviderConfigurationError, type_with_article
 from .network import is_loopback, without_secrets
 from .specs import ProviderSpec
@@ -65,7 +65,8 @@ def find_key(spec: ProviderSpec, api_key: str | None) -> Secret | None:
         if spec.key_optional or not spec.key_variables:
             return None
         raise LLMProviderConfigurationError(
-            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env, or pass api_key=…",
+            f"no key; set {' or '.join(spec.key_variables)} in the environment or in .env{unread_dotenv()}, "
+            "or pass api_key=…",
             provider=spec.name,
         )
     key = api_key.strip() if isinstance(api_key, str) else ""
@@ -96,7 +97,7 @@ def _fill(spec: ProviderSpec, variable: str, default: str | None) -> str:
     value = environment(variable) or default
     if value is None:
         raise LLMProviderConfigurationError(
-            f"no address; set {variable} in the environment or in .env, or pass base_url=…",
+            f"no address; set {variable} in the environment or in .env{unread_dotenv()}, or pass base_url=…",
             provider=spec.name,
         )
     return value.rstrip("/")

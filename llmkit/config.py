@@ -22,6 +22,7 @@ __all__ = [
     "environment",
     "nearest",
     "unknown_setting",
+    "unread_dotenv",
 ]
 
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -237,15 +238,28 @@ def _dotenv() -> Mapping[str, str | None]:
         return {}
     key = (path, status.st_mtime_ns, status.st_size)
     if _dotenv_cache is None or _dotenv_cache[0] != key:
-        try:
-            from dotenv import dotenv_values
-        except ImportError:
+        read = _dotenv_reader()
+        if read is None:
             return {}
         try:
-            _dotenv_cache = key, dotenv_values(path)
+            _dotenv_cache = key, read(path)
         except (OSError, UnicodeDecodeError) as error:
             raise LLMProviderConfigurationError(f"{path} cannot be read: {type(error).__name__}") from None
     return _dotenv_cache[1]
+
+
+def _dotenv_reader() -> Callable[[str], Mapping[str, str | None]] | None:
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        return None
+    return dotenv_values
+
+
+def unread_dotenv() -> str:
+    """Return what an error about a missing variable adds where there is a `.env` that nothing can read, else ""."""
+    is_unread = os.path.exists(".env") and _dotenv_reader() is None
+    return " (.env is not read: pip install python-dotenv)" if is_unread else ""
 
 
 def _member(name: str, kind: type[StrEnum], value: Any) -> StrEnum:

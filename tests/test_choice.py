@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from llmkit import create_sync_llm_provider
 from llmkit.choice import choose, default_provider
 from llmkit.errors import LLMProviderConfigurationError
 
@@ -67,3 +71,27 @@ def test_what_cannot_be_told_is_a_clear_error(
         monkeypatch.setenv(variable, value)
     with pytest.raises(LLMProviderConfigurationError, match=message):
         choose(name)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        default_provider,
+        lambda: create_sync_llm_provider("groq", model_name="m"),
+        lambda: create_sync_llm_provider("azure", model_name="m", api_key="k"),
+    ],
+    ids=["service", "key", "address"],
+)
+def test_a_missing_variable_may_be_in_a_file_that_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ask: Callable[[], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there, installed in ((False, True), (False, False), (True, True), (True, False)):
+        if there:
+            (tmp_path / ".env").write_text("ACME_TOKEN=one")
+        with monkeypatch.context() as missing:
+            if not installed:
+                missing.setitem(sys.modules, "dotenv", None)
+            with pytest.raises(LLMProviderConfigurationError) as caught:
+                ask()
+        assert ("(.env is not read: pip install python-dotenv)" in caught.value.message) == (there and not installed)

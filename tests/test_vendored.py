@@ -67,7 +67,7 @@ WITHOUT_PYDANTIC = {
 }
 WITHOUT_DOTENV = {
     "dotenv_file": "LLMProviderConfigurationError: groq: no key; set GROQ_API_KEY in the environment or in "
-    ".env, or pass api_key=…"
+    ".env (.env is not read: pip install python-dotenv), or pass api_key=…"
 }
 PYDANTIC, TOKENS = ["pydantic", "pydantic_core"], ["tiktoken", "toktok"]
 # What is missing → what is different then: everything else works as it does with all libraries.
