@@ -170,8 +170,8 @@ def test_without_some_libraries(
     assert run_features(COPY, server, project, tmp_path, missing) == EVERYTHING | differences
 
 
-def run_copy(server: Server, project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", COPY, *arguments]
+def run_copy(server: Server, project: Path, *arguments: str, copy: str = COPY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", copy, *arguments]
     env, inputs = environment(server, project), subprocess.DEVNULL
     return subprocess.run(command, cwd=project, env=env, stdin=inputs, capture_output=True, text=True, check=False)
 
@@ -179,9 +179,22 @@ def run_copy(server: Server, project: Path, *arguments: str) -> subprocess.Compl
 def test_the_command_of_a_copy_works(server: Server, project: Path) -> None:
     done = run_copy(server, project, "chat", "Hi")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello!\n", "")
-    assert run_copy(server, project).stderr.startswith(f"usage: python -m {COPY}")
+    name = f"python -m {COPY}"
+    assert run_copy(server, project).stderr.startswith(f"usage: {name}")
+    assert f"| {name} chat -m" in run_copy(server, project, "chat", "--help").stdout
     assert "exact" in run_copy(server, project, "tokens", "acme/_vendor/language_models/LICENSE").stdout
     assert run_copy(server, project, "doctor").returncode == 0
+
+
+def test_a_copy_at_the_top_names_its_own_command(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["vendor", str(tmp_path / "models")]) == 0
+    # In the place of the library that holds the tables.
+    (tmp_path / "toktok.py").touch()
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
+    told = run_copy(server, tmp_path, "doctor", "--offline", copy="models").stdout
+    assert "o200k_base: no table, tokens are estimated: python -m models tokens install\n" in told
 
 
 def test_a_copy_checks_itself_and_makes_copies(server: Server, project: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ..errors import (
     LLMProviderUnsupportedOperationError,
 )
 from . import chat, doctor, listings, tokens, vendoring
-from .terminal import note
+from .terminal import command_name, note
 
 __all__ = ["main", "parse", "run"]
 
@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the arguments as they are understood; `run` is the function that takes them. Raises SystemExit."""
     package = __name__.rpartition(".")[0]
-    program = f"python -m {package}" if "." in package else package
     parser = argparse.ArgumentParser(
-        prog=program, description="Ask language models, count tokens, and look after the set-up.", allow_abbrev=False
+        prog=command_name(),
+        description="Ask language models, count tokens, and look after the set-up.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{package} {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)

@@ -22,10 +22,10 @@ conversation begins. Settings and keys come from the environment and from .env; 
 """
 EXAMPLES = """\
 examples:
-  llmkit chat "What is a monad?"
-  git diff | llmkit chat -m anthropic/claude-sonnet-4-5 "Write a commit message"
-  llmkit chat -f report.pdf -f chart.png "Do they agree?"
-  llmkit chat --schema '{"type": "object", "properties": {"city": {"type": "string"}}}' "The capital of Norway"
+  %(prog)s "What is a monad?"
+  git diff | %(prog)s -m anthropic/claude-sonnet-4-5 "Write a commit message"
+  %(prog)s -f report.pdf -f chart.png "Do they agree?"
+  %(prog)s --schema '{"type": "object", "properties": {"city": {"type": "string"}}}' "The capital of Norway"
 """
 
 

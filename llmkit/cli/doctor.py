@@ -20,7 +20,7 @@ from ..http_library import httpx
 from ..network import certificate_directory, environment_proxy, without_secrets
 from ..services import find_spec, provider_names
 from .listings import shown_address
-from .terminal import dim, printable, waiting
+from .terminal import command_name, dim, printable, waiting
 
 __all__ = ["add_parsers"]
 
@@ -141,7 +141,7 @@ def _token_tables() -> Iterator[Check]:
         if load_counter(encoding):
             yield Check(encoding, FINE, "tokens are counted exactly")
         else:
-            yield Check(encoding, NOTICE, "no table, tokens are estimated: llmkit tokens install")
+            yield Check(encoding, NOTICE, f"no table, tokens are estimated: {command_name()} tokens install")
 
 
 def _local() -> Check:

@@ -12,10 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-__all__ = ["Progress", "dim", "is_terminal", "note", "print_table", "printable", "waiting"]
+__all__ = ["Progress", "command_name", "dim", "is_terminal", "note", "print_table", "printable", "waiting"]
 
 # All but line breaks and tabs: among them is what begins a command to a terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def command_name() -> str:
+    """Return what is typed to run this command: that of a copy of the package is run by the copy's name."""
+    package = __name__.removesuffix(".cli.terminal")
+    return package if package == "llmkit" else f"python -m {package}"
 
 
 def note(text: str) -> None:

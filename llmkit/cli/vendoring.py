@@ -18,7 +18,7 @@ def add_parsers(commands: Any) -> None:
     parser = commands.add_parser(
         "vendor",
         help="copy this package into a project, check or update a copy",
-        description="Copy this package into a project, under any name: llmkit vendor acme/_vendor/llmkit. The copy "
+        description="Copy this package into a project, under any name: %(prog)s acme/_vendor/llmkit. The copy "
         "needs anyio and httpx.",
         allow_abbrev=False,
     )
