@@ -30,7 +30,7 @@ class CheckedType:
 
     def __init__(self, type_: Any, place: str) -> None:
         with schema_errors(place):
-            from pydantic import TypeAdapter
+            from pydantic import TypeAdapter  # type: ignore[import-not-found, unused-ignore]
 
             self._adapter: TypeAdapter[Any] = TypeAdapter(type_)
             schema = self._adapter.json_schema(schema_generator=_generator())
@@ -40,7 +40,7 @@ class CheckedType:
 
     def value(self, found: Any) -> Any:
         """Return what a decoded JSON value is as a value of the type; raises ValueError, naming what is wrong."""
-        from pydantic import ValidationError
+        from pydantic import ValidationError  # type: ignore[import-not-found, unused-ignore]
 
         try:
             # Strict types take dates and the like from JSON only.
@@ -110,7 +110,7 @@ def _shortened(told: list[str]) -> list[str]:
 def schema_errors(place: str) -> Iterator[None]:
     """Say pydantic's refusal of a type as an LLMProviderBadRequestError, its absence as a configuration error."""
     try:
-        from pydantic import PydanticUserError
+        from pydantic import PydanticUserError  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise LLMProviderConfigurationError(
             f"{place} needs pydantic (`pip install pydantic`); without it, pass a dict that holds the JSON schema"
@@ -124,9 +124,9 @@ def schema_errors(place: str) -> Iterator[None]:
 
 @functools.cache
 def _generator() -> Any:
-    from pydantic.json_schema import GenerateJsonSchema
+    from pydantic.json_schema import GenerateJsonSchema  # type: ignore[import-not-found, unused-ignore]
 
-    class Generator(GenerateJsonSchema):
+    class Generator(GenerateJsonSchema):  # type: ignore[misc, unused-ignore]
         # A default that is no JSON is left out of the schema, and a title that repeats the name of a field, too.
         ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
 

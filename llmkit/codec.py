@@ -44,7 +44,7 @@ def _fast_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
 
 
 def _msgspec_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
-    import msgspec
+    import msgspec  # type: ignore[import-not-found, unused-ignore]
 
     if not issubclass(msgspec.DecodeError, ValueError):
         # So it is before 0.21; to convert the error would cost each event.
@@ -61,7 +61,7 @@ def _msgspec_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
 
 
 def _pydantic_decoder(max_depth: int) -> Callable[[str | bytes], Any]:
-    from pydantic_core import from_json
+    from pydantic_core import from_json  # type: ignore[import-not-found, unused-ignore]
 
     # A partial with keywords takes three times as long to call as a function.
     def decode(data: str | bytes) -> Any:

@@ -250,10 +250,11 @@ def _dotenv() -> Mapping[str, str | None]:
 
 def _dotenv_reader() -> Callable[[str], Mapping[str, str | None]] | None:
     try:
-        from dotenv import dotenv_values
+        from dotenv import dotenv_values  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return None
-    return dotenv_values
+    read: Callable[[str], Mapping[str, str | None]] = dotenv_values
+    return read
 
 
 def unread_dotenv() -> str:

@@ -71,7 +71,7 @@ class PythonFunction:
         """
         place = f"the function {self.name}"
         with schema_errors(place):
-            from pydantic import ConfigDict, Field, create_model
+            from pydantic import ConfigDict, Field, create_model  # type: ignore[import-not-found, unused-ignore]
         try:
             hints = typing.get_type_hints(code, include_extras=True)
         except NameError as error:

@@ -18,7 +18,7 @@ def cost(response: LLMResponse) -> Decimal | None:
     `genai-prices` is not installed.
     """
     try:
-        from genai_prices import Usage, calc_price
+        from genai_prices import Usage, calc_price  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise LLMProviderConfigurationError(
             'prices need the package genai-prices: type `pip install "llmkit[prices]"`'
@@ -37,6 +37,7 @@ def cost(response: LLMResponse) -> Decimal | None:
         output_audio_tokens=usage.output_audio,
     )
     try:
-        return calc_price(counted, response.model, provider_id=response.provider_type).total_price
+        price: Decimal = calc_price(counted, response.model, provider_id=response.provider_type).total_price
     except LookupError:
         return None
+    return price

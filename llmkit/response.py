@@ -118,7 +118,7 @@ class LLMResponse:
             return values
         jsonable: dict[str, Any]
         try:
-            from pydantic_core import to_jsonable_python
+            from pydantic_core import to_jsonable_python  # type: ignore[import-not-found, unused-ignore]
         except ImportError:
             # Without pydantic there are no objects of types in it, only bytes.
             jsonable = json.loads(json.dumps(values, default=lambda data: base64.b64encode(data).decode()))

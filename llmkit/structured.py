@@ -107,7 +107,7 @@ def partial_object(text: str, format_: OutputFormat | None) -> Any:
     Its last string or number may be cut, and more be missing.
     """
     try:
-        from pydantic_core import from_json
+        from pydantic_core import from_json  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise LLMProviderConfigurationError(
             "an unfinished object can only be read with pydantic: `pip install pydantic`"

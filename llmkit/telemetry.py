@@ -17,8 +17,8 @@ from .response import LLMResponse, ToolCall
 from .retry import Attempt
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.metrics import MeterProvider  # type: ignore[import-not-found, unused-ignore]
+    from opentelemetry.trace import Span, TracerProvider  # type: ignore[import-not-found, unused-ignore]
 
 __all__ = ["opentelemetry_hooks"]
 
@@ -53,7 +53,7 @@ def opentelemetry_hooks(
     `opentelemetry-api` is not installed.
     """
     try:
-        from opentelemetry import metrics, trace
+        from opentelemetry import metrics, trace  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise LLMProviderConfigurationError(
             'telemetry needs the package opentelemetry-api: type `pip install "llmkit[otel]"`'

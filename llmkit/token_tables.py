@@ -194,7 +194,7 @@ def _tiktoken_counter(table: str, directory: str | None) -> Counter | None:
     if data is None:
         return None
     try:
-        import tiktoken
+        import tiktoken  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return None
     from binascii import a2b_base64
@@ -218,7 +218,9 @@ def _tiktoken_counter(table: str, directory: str | None) -> Counter | None:
         blanks = [token for token in encoding.token_byte_values() if not token.strip(BLANK_BYTES)]
         ranks = {token: encoding.encode_single_token(token) for token in blanks}
         name = f"{table}, white space"
-        return tiktoken.Encoding(name, pat_str=r"\s++", mergeable_ranks=ranks, special_tokens={}).encode_ordinary
+        blank = tiktoken.Encoding(name, pat_str=r"\s++", mergeable_ranks=ranks, special_tokens={})
+        encode_all: Callable[[str], list[int]] = blank.encode_ordinary
+        return encode_all
 
     def count(text: str) -> int:
         if len(text) <= _SHORT:

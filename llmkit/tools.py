@@ -153,7 +153,7 @@ class Toolbox:
 def tool_result(call: ToolCall, value: Any, *, is_error: bool = False) -> dict[str, Any]:
     """Return the message that answers a call: a string as it is, any other value as JSON."""
     if not isinstance(value, str):
-        from pydantic_core import PydanticSerializationError, to_json
+        from pydantic_core import PydanticSerializationError, to_json  # type: ignore[import-not-found, unused-ignore]
 
         try:
             value = to_json(value).decode()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import llmkit
+from llmkit.vendor import package_files
 
 PACKAGE = Path(llmkit.__file__).parent
 PROJECT = PACKAGE.parent
@@ -99,6 +100,18 @@ def test_a_copy_under_another_name_would_work(path: Path) -> None:
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
         assert not [name for name in names if name.split(".")[0] == "llmkit"]
     assert path.stem not in sys.stdlib_module_names or path.parent != PACKAGE
+
+
+@pytest.mark.parametrize("name", [name for name in package_files() if name.endswith(".py")])
+def test_a_copy_passes_type_checkers_without_the_libraries_it_can_miss(name: str) -> None:
+    text = (PACKAGE / name).read_text("utf-8")
+    always_there = {"anyio", "httpx", "h11", *sys.stdlib_module_names}
+    for node in ast.walk(ast.parse(text)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        for imported in names:
+            line = text.splitlines()[node.lineno - 1]
+            assert imported.split(".")[0] in always_there or "type: ignore[import-not-found, unused-ignore]" in line
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -177,7 +177,7 @@ def retrying(retries: Retries) -> Any:
     None where tenacity is not installed.
     """
     try:
-        import tenacity
+        import tenacity  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return None
     return tenacity.AsyncRetrying(

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -129,12 +130,8 @@ def _moves(stream: TextIO) -> bool:
 
 def _rich() -> Any:
     try:
-        import rich
-        import rich.console
-        import rich.markup
-        import rich.progress
-        import rich.table
-        import rich.text
+        for part in ("console", "markup", "progress", "table", "text"):
+            import_module(f"rich.{part}")
+        return import_module("rich")
     except ImportError:
         return None
-    return rich

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel  # type: ignore[import-not-found, unused-ignore]
 
 from ..config import APIType
 from ..errors import LLMProviderConfigurationError, LLMProviderError, type_with_article
