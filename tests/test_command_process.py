@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from .server import GONE, PATIENCE, Server, json_reply, stream_reply
 API = ChatCompletions()
 PROJECT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "llmkit"]
+PRESSES = 5
+"""How often a key is pressed within PATIENCE."""
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and terminals are those of POSIX")
 
@@ -163,22 +166,40 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._screen, text.encode())
 
-    def wait_for(self, text: str) -> str:
-        """Return what is shown up to a text that appears within PATIENCE; the next wait begins after it."""
-        end = time.monotonic() + PATIENCE
-        while text not in self.shown:
-            ready, _, _ = select.select([self._screen], [], [], max(0, end - time.monotonic()))
-            assert ready, f"{text!r} is not in {self.shown!r}"
-            self.shown += self._read()
-        before, _, self.shown = self.shown.partition(text)
-        return before
+    def wait_for(self, text: str) -> None:
+        """Wait until a text is shown; the next wait begins after it."""
+        assert self._shows(text, PATIENCE), f"{text!r} is not in {self.shown!r}"
+        _, _, self.shown = self.shown.partition(text)
+
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C until a text is shown: one that comes just before Python waits does not end the wait."""
+        for _ in range(PRESSES):
+            self.type("\x03")
+            if self._shows(text, PATIENCE / PRESSES):
+                break
+        self.wait_for(text)
 
     def end(self) -> int:
         """Return the exit code, with the rest that was shown in `shown`."""
         while piece := self._read():
             self.shown += piece
-        os.close(self._screen)
         return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        """End what is still running."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        os.close(self._screen)
+
+    def _shows(self, text: str, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while text not in self.shown:
+            ready, _, _ = select.select([self._screen], [], [], max(0, end - time.monotonic()))
+            piece = self._read() if ready else ""
+            if not piece:
+                return False
+            self.shown += piece
+        return True
 
     def _read(self) -> str:
         try:
@@ -187,15 +208,28 @@ class Terminal:
             return ""
 
 
+@pytest.fixture
+def open_terminal(server: Server) -> Iterator[Callable[..., Terminal]]:
+    """Open terminals, which are closed after the test."""
+    with contextlib.ExitStack() as opened:
+
+        def open_(*arguments: str, **variables: str) -> Terminal:
+            terminal = Terminal(server, *arguments, **variables)
+            opened.callback(terminal.close)
+            return terminal
+
+        yield open_
+
+
 needs_setsid = pytest.mark.skipif(not Path("/usr/bin/setsid").exists(), reason="the system has no setsid")
 
 
 @needs_setsid
-def test_a_conversation_in_a_terminal(server: Server, tmp_path: Path) -> None:
+def test_a_conversation_in_a_terminal(server: Server, open_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("Buy milk")
     server.add(stream_reply(API.stream("Hello ", "Ada")), stream_reply([*API.begun("Once"), GONE], end=False))
     server.default = stream_reply(API.stream("Yes"))
-    terminal = Terminal(server, "chat", "-s", "Be brief")
+    terminal = open_terminal("chat", "-s", "Be brief")
     terminal.wait_for("talking to openai/gpt-4o-mini")
     terminal.wait_for("> ")
     terminal.type("I am Ada\n")
@@ -203,8 +237,7 @@ def test_a_conversation_in_a_terminal(server: Server, tmp_path: Path) -> None:
     terminal.wait_for("> ")
     terminal.type("A story\n")
     terminal.wait_for("Once")
-    terminal.type("\x03")
-    terminal.wait_for("stopped")
+    terminal.interrupt("stopped")
     assert server.wait_gone()
     terminal.wait_for("> ")
     terminal.type(f"/file '{tmp_path / 'notes.txt'}'\n")
@@ -221,8 +254,9 @@ def test_a_conversation_in_a_terminal(server: Server, tmp_path: Path) -> None:
     terminal.type("Who am I?\n")
     terminal.wait_for("Yes")
     terminal.wait_for("> ")
-    terminal.type("half a line\x03")
-    terminal.wait_for("> ")
+    terminal.type("half a line")
+    terminal.wait_for("half a line")
+    terminal.interrupt("> ")
     terminal.type("\x04")
     assert terminal.end() == 0
     sent = [[message["content"] for message in body["messages"]] for body in server.bodies]
@@ -232,9 +266,9 @@ def test_a_conversation_in_a_terminal(server: Server, tmp_path: Path) -> None:
 
 
 @needs_setsid
-def test_a_conversation_goes_on_after_a_failure(server: Server) -> None:
+def test_a_conversation_goes_on_after_a_failure(server: Server, open_terminal: Callable[..., Terminal]) -> None:
     server.add(json_reply({"error": {"message": "too fast"}}, 400), stream_reply(API.stream("Yes")))
-    terminal = Terminal(server, "chat")
+    terminal = open_terminal("chat")
     terminal.wait_for("> ")
     terminal.type("One\n")
     terminal.wait_for("too fast")
@@ -251,11 +285,15 @@ def test_a_conversation_goes_on_after_a_failure(server: Server) -> None:
     [({}, True, True), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, False, False)],
 )
 def test_a_terminal_gets_no_more_than_it_can_show(
-    server: Server, variables: dict[str, str], moves: bool, colours: bool
+    server: Server,
+    open_terminal: Callable[..., Terminal],
+    variables: dict[str, str],
+    moves: bool,
+    colours: bool,
 ) -> None:
     events = [API._chunk({"reasoning_content": "Hm."}), *API.stream("Hel\x1b]0;title\x07lo\x1b[31m")]
     server.add(stream_reply(events))
-    terminal = Terminal(server, "chat", "--reasoning", "Hi", **variables)
+    terminal = open_terminal("chat", "--reasoning", "Hi", **variables)
     assert terminal.end() == 0
     # What the model writes cannot steer the terminal.
     assert "Hel]0;titlelo[31m" in terminal.shown
