@@ -206,15 +206,14 @@ async def test_deadline_holds_over_transports_that_know_none(
 ) -> None:
     # The blocking world has no way to end a wait in httpx's transport; there the waits' timeouts hold.
     monkeypatch.setenv("LLMKIT_TRANSPORT", "httpx")
-    if stage == "the head":
-        server.add(drip(server.gate(), b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n"))
-    else:
-        server.add([STREAM_HEAD, GONE])
-    server.add(json_reply(api.plain()))
+    endless = drip(server.gate(), b"HTTP/1.1 200 OK\r\n", b"x-a: b\r\n") if stage == "the head" else [STREAM_HEAD, GONE]
+    server.default = lambda request: endless if api.sent_text(request.body) == "Wait" else json_reply(api.plain())
     async with httpx.AsyncClient(verify=False) as client:
         async with make_provider(server, api, http_client=None if own else client) as provider:
+            # What is loaded and connected the first time takes nothing of the deadline, so that the server is asked.
+            await provider.execute("Hi")
             with pytest.raises(LLMProviderTimeoutError, match="deadline") as caught:
-                await provider.execute("Hi", deadline=0.1, stream_mode=how)
+                await provider.execute("Wait", deadline=0.1, stream_mode=how)
             assert caught.value.code == "deadline"
             assert await anyio.to_thread.run_sync(server.wait_gone)
             assert (await provider.execute("Hi")).content == "Hello!"
