@@ -154,7 +154,7 @@ _PART_FIELDS: Final[Mapping[type, Mapping[str, tuple[Any, str]]]] = {
     File: {**_FILE_FIELDS, "filename": _STRING, "extra": _MAPPING},
     RawPart: {"data": _MAPPING},
 }
-_CALL_FIELDS: Final = {"name": _STRING, "arguments": _MAPPING, "arguments_text": _STRING}
+_CALL_FIELDS: Final = {"id": _STRING, "name": _STRING, "arguments": _MAPPING, "arguments_text": _STRING}
 _MESSAGE_FIELDS: Final = {
     "name": _OPTIONAL,
     "refusal": _OPTIONAL,
@@ -203,6 +203,8 @@ def parse_message(message: Any, place: str) -> Message:
         what = "None" if parsed.content is None else "empty"
         raise LLMProviderBadRequestError(f"{place}.content is {what}; it must be a string or a list of parts")
     check_fields(parsed, place, _MESSAGE_FIELDS)
+    if not all(isinstance(part, Mapping) for part in parsed.native):
+        raise LLMProviderBadRequestError(f"{place}.native holds what is no dict; it must be a tuple of dicts")
     return parsed
 
 
@@ -315,8 +317,6 @@ def _tool_call(call: Any, place: str) -> ToolCall:
     if isinstance(call, ToolCall):
         return call
     try:
-        if not isinstance(call["id"], str):
-            raise TypeError("its id is no string")
         if call.get("type") == "custom":
             return ToolCall.from_text(call["id"], call["custom"]["name"], call["custom"]["input"], "custom")
         return ToolCall.from_text(call["id"], call["function"]["name"], call["function"].get("arguments") or "")

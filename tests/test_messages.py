@@ -140,6 +140,10 @@ def test_parts(part: Any, expected: Any, as_object: bool) -> None:
         ([user(File(file_id=7))], "messages[0].content[0].file_id is an int; it must be a string, or None"),  # type: ignore[arg-type]
         ([user(RawPart("a"))], "messages[0].content[0].data is a str; it must be a dict"),  # type: ignore[arg-type]
         ([user({"type": "input_audio", "input_audio": {"data": "", "format": 7}})], "content[0].format is an int"),
+        ([Message(role="assistant", content="a", native=(7,))], "messages[0].native holds what is no dict"),  # type: ignore[arg-type]
+        ([{"role": "assistant", "tool_calls": [{"id": 1, "function": {"name": "f"}}]}],
+         "messages[0].tool_calls[0].id is an int; it must be a string"),
+        ([{"role": "tool", "tool_call_id": 5, "content": "a"}], "messages[0] answers no tool call"),
         ([{"role": "assistant", "content": "a", "native": {"parts": []}}], "messages[0].native is not as"),
         ([{"role": "assistant", "content": "a", "native": {"issuer": {"name": "x"}, "parts": []}}], "[0].native"),
         ([{"role": "assistant", "content": "a", "native": {"issuer": ISSUER, "parts": [7]}}], "messages[0].native"),
