@@ -181,7 +181,7 @@ def _toktok_counter(table: str) -> Counter | None:
 
 
 _MANY = 200_000
-"""The characters of a piece: tiktoken makes a list of its tokens with the interpreter lock held, a few milliseconds."""
+"""The characters of a piece: a tiktoken without buffers holds the interpreter lock, some ms, to list its tokens."""
 _SHORT = 256
 """The characters up to which such a list costs less than a buffer, of `_TOKEN_BYTES` a token."""
 _TOKEN_BYTES = 4

@@ -374,8 +374,11 @@ class AsyncExchange:
         }
 
     def _headers(self, call: Call, response: httpx.Response) -> dict[str, str]:
-        shown = [(name, text) for name, text in response.headers.items() if name != "set-cookie"]
-        return {name: self._provider.redacted(text, call.config) for name, text in shown}
+        return {
+            name: self._provider.redacted(text, call.config)
+            for name, text in response.headers.items()
+            if name != "set-cookie"
+        }
 
 
 async def _call_again(retries: Retries, attempt: Callable[[], Awaitable[Result]]) -> Result:

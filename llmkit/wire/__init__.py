@@ -43,6 +43,7 @@ __all__ = [
     "join_pieces",
     "read_object",
     "sampling_parameters",
+    "sent_role",
     "split_total",
     "split_turns",
     "text_or_none",
@@ -371,12 +372,19 @@ def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[M
     return list(messages[: len(messages) - len(rest)]), turns
 
 
-def fitting_ids(messages: Sequence[Message], issuer: Issuer, pattern: str) -> list[Message]:
+def sent_role(message: Message, dialect: Dialect) -> str:
+    """Return the role under which a service of OpenAI's kind knows a message."""
+    return "system" if message.role == "developer" and not dialect.full_messages else message.role
+
+
+def fitting_ids(messages: Sequence[Message], issuer: Issuer, dialect: Dialect, vendors: str) -> list[Message]:
     """Return messages whose tool calls have ids that an API takes, and one that no earlier answer has.
 
-    An id that does not match the whole pattern, or is there again, becomes a hash that fits everywhere, in the call and
-    in its result alike. What `issuer` itself answered keeps its ids.
+    `vendors` is the pattern of the ids that the wire format's vendor takes; the dialect may have another. An id that
+    does not match the whole pattern, or is there again, becomes a hash that fits everywhere, in the call and in its
+    result alike. What `issuer` itself answered keeps its ids.
     """
+    pattern = dialect.tool_call_ids or vendors
     fitting, used, sent_as = [], set[str](), dict[str, str]()
     for message in messages:
         calls = []

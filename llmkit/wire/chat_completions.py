@@ -39,6 +39,7 @@ from . import (
     fitting_ids,
     join_pieces,
     sampling_parameters,
+    sent_role,
     split_total,
 )
 from .tool_call_pieces import ToolCallAssembler
@@ -91,7 +92,7 @@ class ChatCompletions(WireFormat):
                 "Chat Completions cannot continue a stored response; send the history, or use execute_responses_api"
             )
         request = WireRequest(path="/chat/completions")
-        fitting = fitting_ids(call.messages, issuer, dialect.tool_call_ids or TOOL_CALL_IDS)
+        fitting = fitting_ids(call.messages, issuer, dialect, TOOL_CALL_IDS)
         messages = [_message(message, issuer, dialect) for message in fitting]
         if call.instructions:
             messages.insert(0, {"role": "system", "content": call.instructions})
@@ -122,10 +123,9 @@ class ChatCompletions(WireFormat):
 
 
 def _message(message: Message, issuer: Issuer, dialect: Dialect) -> dict[str, Any]:
-    sent: dict[str, Any] = {"role": message.role}
+    sent: dict[str, Any] = {"role": sent_role(message, dialect)}
     parts, refusal = message.parts, message.refusal
     if not dialect.full_messages:
-        sent["role"] = "system" if message.role == "developer" else message.role
         parts, refusal = parts or ((Text(refusal),) if refusal else ()), None
     plain = all(isinstance(part, Text) and not part.extra for part in parts)
     if parts and plain and (len(parts) == 1 or dialect.content_as_string):

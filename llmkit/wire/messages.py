@@ -83,7 +83,7 @@ class Messages(WireFormat):
         if not re.fullmatch(r"\d{4}-\d\d-\d\d", version):
             raise LLMProviderConfigurationError(f"api_version is {version!r}; it must be like {DEFAULT_VERSION}")
         request = WireRequest(path="/messages", headers={"anthropic-version": version})
-        opening, turns = split_turns(fitting_ids(call.messages, issuer, TOOL_CALL_IDS))
+        opening, turns = split_turns(fitting_ids(call.messages, issuer, dialect, TOOL_CALL_IDS))
         system = [block for message in opening for block in _blocks(message.parts)]
         if call.instructions:
             system.insert(0, {"type": "text", "text": call.instructions})

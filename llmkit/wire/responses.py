@@ -39,6 +39,7 @@ from . import (
     counts,
     fitting_ids,
     sampling_parameters,
+    sent_role,
     split_total,
     text_or_none,
 )
@@ -82,7 +83,7 @@ class Responses(WireFormat):
     def request(self, call: Call, dialect: Dialect, issuer: Issuer) -> WireRequest:
         """Return the request for a call; the system prompt travels as `instructions`."""
         request = WireRequest(path="/responses")
-        messages = fitting_ids(call.messages, issuer, TOOL_CALL_IDS)
+        messages = fitting_ids(call.messages, issuer, dialect, TOOL_CALL_IDS)
         custom = {made.id for message in messages for made in message.tool_calls if made.kind == "custom"}
         items = [item for message in messages for item in _items(message, issuer, custom, dialect)]
         body: dict[str, Any] = {"model": call.model, "input": items}
@@ -139,7 +140,7 @@ def _items(message: Message, issuer: Issuer, custom: Set[str], dialect: Dialect)
             native.pop()
         return native
     items: list[dict[str, Any]] = []
-    role = "system" if message.role == "developer" and not dialect.full_messages else message.role
+    role = sent_role(message, dialect)
     if message.parts:
         items.append({"role": role, "content": _content(message)})
     elif message.refusal:
@@ -154,8 +155,8 @@ def _says_the_same(message: Message) -> bool:
     calls = [item for item in message.native if item.get("type") in _CALL_TEXT]
     made = {str(item.get("call_id")): item.get(_CALL_TEXT[item["type"]]) or "" for item in calls}
     functions = {str(item.get("call_id")) for item in calls if item["type"] == "function_call"}
-    unchanged = {call.id for call in message.tool_calls if made.get(call.id) == call.arguments_text}
-    return text == message.text and functions <= unchanged == {call.id for call in message.tool_calls}
+    told = {call.id: call.arguments_text for call in message.tool_calls}
+    return text == message.text and functions <= told.keys() and told.items() <= made.items()
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
