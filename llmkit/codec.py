@@ -13,7 +13,15 @@ from typing import Any, Final, TypeVar
 
 from .errors import LLMProviderBadRequestError, type_with_article
 
-__all__ = ["DEEPEST", "WORTH_LOADING", "decode_json", "encode_json", "json_decoder", "lenient_decode"]
+__all__ = [
+    "DEEPEST",
+    "WORTH_LOADING",
+    "decode_json",
+    "encode_json",
+    "fast_decoder_pays",
+    "json_decoder",
+    "lenient_decode",
+]
 
 
 DEEPEST: Final = 200
@@ -30,9 +38,14 @@ def json_decoder(decoded: int = 0, max_depth: int = DEEPEST) -> Callable[[str | 
     Each raises ValueError for what is no JSON, NaN, infinity, invalid UTF-8, a lone surrogate, and more than
     `max_depth` levels of nesting.
     """
-    if decoded < WORTH_LOADING and not sys.modules.keys() & {"msgspec", "pydantic_core"}:
-        return functools.partial(_standard_decode, max_depth=max_depth)
-    return _fast_decoder(max_depth)
+    if fast_decoder_pays(decoded):
+        return _fast_decoder(max_depth)
+    return functools.partial(_standard_decode, max_depth=max_depth)
+
+
+def fast_decoder_pays(decoded: int) -> bool:
+    """Return whether `json_decoder` gives a faster decoder than the standard library's after `decoded` texts."""
+    return decoded >= WORTH_LOADING or bool(sys.modules.keys() & {"msgspec", "pydantic_core"})
 
 
 @functools.cache

@@ -7,30 +7,19 @@ one plain body, into typed events. Error bodies need no format of their own: see
 from __future__ import annotations
 
 import re
-import struct
-from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import dropwhile, groupby
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from ..call import Adjustment, Call
-from ..codec import DEEPEST, WORTH_LOADING, json_decoder, lenient_decode
-from ..errors import (
-    LLMProviderError,
-    LLMProviderServerError,
-    LLMProviderStreamError,
-    LLMProviderUnsupportedOperationError,
-    type_with_article,
-)
-from ..events import Event, NativePart, RawEvent, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from ..failures import error_from_body, excerpt
+from ..errors import LLMProviderUnsupportedOperationError, type_with_article
 from ..messages import Message
 from ..response import Issuer, ToolCall
 from ..schema import SchemaDialect
-from ..sse import ServerSentEvent
+from .stream_decoder import StreamDecoder, read_object
 
 __all__ = [
     "Dialect",
@@ -48,9 +37,6 @@ __all__ = [
     "split_turns",
     "text_or_none",
 ]
-
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,208 +105,6 @@ class WireFormat(Protocol):
     def decoder(self) -> StreamDecoder:
         """Return a fresh decoder for one answer."""
         ...
-
-
-class StreamDecoder(ABC):
-    """Turns an answer into events. Feed it what arrives; it stops at the protocol's end or at a failure.
-
-    `finished` is True once the protocol's own end was seen. `failure` is the exception that ends the answer;
-    what `feed` returned before it is still good. `raw_events` set to True adds a `RawEvent` for each server-sent
-    event; `keep_text` set to False leaves out native parts, and the text in `raw`, so that nothing grows with the
-    answer; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event`, `on_body` and `on_end`.
-    """
-
-    def __init__(self) -> None:
-        self.finished = False
-        self.failure: LLMProviderError | None = None
-        self.raw_events = False
-        self.keep_text = True
-        self.max_json_depth = DEEPEST
-        self.raw: Any = None
-        self._decode: Callable[[str | bytes], Any] | None = None
-        self._decoded = 0
-        self._halves: _SurrogateHalves | None = None
-
-    @abstractmethod
-    def on_event(self, type: str, data: dict[str, Any], events: list[Event]) -> None:
-        """Append the events of one server-sent event's decoded data."""
-
-    @abstractmethod
-    def on_body(self, body: dict[str, Any], events: list[Event]) -> None:
-        """Append the events of a whole plain body."""
-
-    def on_done(self, events: list[Event]) -> None:
-        """Take note of `[DONE]`: of nothing, where the protocol has an end of its own."""
-        return
-
-    def on_end(self, events: list[Event]) -> bool:
-        """Return whether the answer is complete now that no more bytes come; may append last events."""
-        return self.finished
-
-    @property
-    def resume_point(self) -> tuple[str, int] | None:
-        """The answer's id and the number of the last event, where a broken stream can be taken up again after it."""
-        return None
-
-    def feed(self, received: Iterable[ServerSentEvent]) -> list[Event]:
-        """Return the events of some server-sent events, in order; sets `failure` instead of raising."""
-        events: list[Event] = []
-        data: Any = None
-        decode = self._decode or self._decoder_for_now()
-        try:
-            for type, text, _, _ in received:
-                if self.finished or self.failure:
-                    break
-                if self.raw_events:
-                    events.append(RawEvent(type, text))
-                if text == "[DONE]":
-                    self.on_done(events)
-                elif text:
-                    try:
-                        data = decode(text)
-                    except ValueError:
-                        data = self._decode_leniently(text)
-                    if data.__class__ is not dict or data.get("error"):
-                        self.failure = _failure_in_stream(data)
-                    else:
-                        self.on_event(type, data, events)
-        except LLMProviderError as error:
-            self.failure = error
-        except _SHAPE_ERRORS as error:
-            self.failure = _unexpected_shape(error, LLMProviderStreamError, data)
-        if self._halves:
-            events = self._halves.mend(events)
-            self._refuse_halves()
-        if not self.keep_text:
-            events = [event for event in events if not isinstance(event, NativePart)]
-        self._decoded += len(events)
-        return events
-
-    def read(self, body: Any) -> list[Event]:
-        """Return the events of a plain body's decoded JSON; raises LLMProviderError where it is no answer."""
-        events: list[Event] = []
-        read_object(body, lambda decoded: self.on_body(decoded, events))
-        self.raw = body
-        if self.failure:
-            raise self.failure
-        return events
-
-    def end(self, pending: ServerSentEvent | None) -> list[Event]:
-        """Return the last events once the body has ended; sets `failure` where the answer is cut short.
-
-        `pending` is an event without its closing blank line. The standard drops it; here it counts, because it
-        can be the protocol's end, and the answer is cut if it is not.
-        """
-        events = [] if pending is None or self.finished else self.feed([pending])
-        try:
-            if not self.failure and not self.on_end(events):
-                self.failure = LLMProviderStreamError("the stream ended before the answer did; `partial` has what came")
-        except _SHAPE_ERRORS as error:
-            self.failure = _unexpected_shape(error, LLMProviderStreamError, self.raw)
-        if not self.failure:
-            self.finished = True
-            self._refuse_halves()
-        return events
-
-    def _decoder_for_now(self) -> Callable[[str | bytes], Any]:
-        decoder = json_decoder(self._decoded, self.max_json_depth)
-        if self._decoded >= WORTH_LOADING:
-            self._decode = decoder
-        return decoder
-
-    def _decode_leniently(self, text: str) -> Any:
-        try:
-            data = lenient_decode(text, self.max_json_depth)
-        except ValueError as error:
-            told = f"a server-sent event holds no valid JSON: {error}"
-            raise LLMProviderStreamError(told, body=excerpt(text)) from None
-        self._halves = self._halves or _SurrogateHalves()
-        return data
-
-    def _refuse_halves(self) -> None:
-        if self._halves and (self._halves.broken or (self.finished and self._halves.open)):
-            self.finished = False
-            self.failure = LLMProviderStreamError("the text holds half a surrogate pair; `partial` has what came")
-
-
-def read_object(body: Any, read: Callable[[dict[str, Any]], Result]) -> Result:
-    """Return what `read` makes of a decoded body; raises LLMProviderError where it is an error or of another shape."""
-    if not isinstance(body, dict) or body.get("error"):
-        raise _failure_in_stream(body, LLMProviderServerError)
-    try:
-        return read(body)
-    except LLMProviderError:
-        raise
-    except _SHAPE_ERRORS as error:
-        raise _unexpected_shape(error, LLMProviderServerError, body) from None
-
-
-def _failure_in_stream(data: Any, otherwise: type[LLMProviderError] = LLMProviderStreamError) -> LLMProviderError:
-    """Return the exception for JSON that is no part of an answer: an error object, or something else."""
-    if isinstance(data, (dict, list)) and data:
-        first = data[0] if isinstance(data, list) else data
-        if isinstance(first, dict) and first.get("error"):
-            error = error_from_body(data)
-            # Without a known code, an error inside a stream is the stream's.
-            return error if type(error) is not LLMProviderServerError else _as_kind(error, otherwise)
-    return otherwise(f"the service sent JSON that is no answer: {excerpt(data, 200)}", body=excerpt(data))
-
-
-def _as_kind(error: LLMProviderError, kind: type[LLMProviderError]) -> LLMProviderError:
-    if error.status_code is not None or error.code is not None:
-        return error
-    return kind(error.message, body=error.body, request_id=error.request_id)
-
-
-def _unexpected_shape(error: Exception, kind: type[LLMProviderError], data: Any) -> LLMProviderError:
-    told = f"{type(error).__name__}: {error}"
-    return kind(f"the service sent JSON of an unexpected shape ({told}): {excerpt(data, 200)}", body=excerpt(data))
-
-
-# What reading JSON of a shape that no service documents can raise.
-_SHAPE_ERRORS: Final = (
-    *(LookupError, TypeError, AttributeError, ValueError, RecursionError),
-    *(ArithmeticError, struct.error),  # of numbers that no float holds, and of vectors cut short
-)
-
-# Where events have pieces of text that may be cut.
-_PIECES: Final[Mapping[type, str]] = {
-    TextDelta: "text",
-    ReasoningDelta: "text",
-    RefusalDelta: "text",
-    ToolCallDelta: "arguments",
-}
-
-
-class _SurrogateHalves:
-    """Joins surrogate pairs that a service cut between two deltas of the same kind, or of the same tool call.
-
-    `open` has the first halves that wait for their second; `broken` tells that a half came without the other.
-    """
-
-    def __init__(self) -> None:
-        self.open: dict[tuple[type, int], str] = {}
-        self.broken = False
-
-    def mend(self, events: list[Event]) -> list[Event]:
-        """Return the events with whole characters only, up to the first that cannot be mended."""
-        mended: list[Event] = []
-        for event in events:
-            name = _PIECES.get(type(event))
-            if name:
-                key = (type(event), getattr(event, "index", 0))
-                text = self.open.pop(key, "") + getattr(event, name)
-                if "\ud800" <= text[-1:] <= "\udbff":
-                    self.open[key], text = text[-1], text[:-1]
-                try:
-                    setattr(event, name, text.encode("utf-16", "surrogatepass").decode("utf-16"))
-                except UnicodeDecodeError:
-                    self.broken = True
-                    break
-                if not text and type(event) is not ToolCallDelta:
-                    continue
-            mended.append(event)
-        return mended
 
 
 def sampling_parameters(

@@ -191,7 +191,7 @@ class ChatCompletionsDecoder(StreamDecoder):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("content")
         self._started = False
         self._raw_finish: str | None = None
         self._usage: dict[str, Any] = {}
@@ -223,6 +223,8 @@ class ChatCompletionsDecoder(StreamDecoder):
                     self._read_choice(choice, delta, events)
                     usage = usage or choice.get("usage") or (data.get("x_groq") or {}).get("usage")
                     self.raw = data
+                elif not usage:
+                    self.text_alone = content
         elif data.get("message") and not usage:
             # Older vLLM: an error that is a chunk of its own.
             self.failure = error_from_body(data)

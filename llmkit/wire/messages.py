@@ -287,10 +287,11 @@ class MessagesDecoder(StreamDecoder):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("text")
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._open: dict[Any, _Block] = {}
+        self._text_index: Any = None
         self._content: list[dict[str, Any]] = []
         self._calls = 0
         self._thought = False
@@ -303,6 +304,10 @@ class MessagesDecoder(StreamDecoder):
             handler(self, data, events)
         elif kind != "ping":
             events.append(UnknownEvent(kind, data))
+
+    def on_text(self, text: str, events: list[Event]) -> None:
+        """Add a piece to the block of text that the event before it was for."""
+        self._on_piece(self._open[self._text_index], "text", text, events)
 
     def on_body(self, body: dict[str, Any], events: list[Event]) -> None:
         """Read a whole message."""
@@ -340,6 +345,8 @@ class MessagesDecoder(StreamDecoder):
         name = _PIECES.get(delta["type"])
         if name:
             self._on_piece(block, name, delta[name], events)
+            if name == "text" and data.get("type"):
+                self._text_index, self.text_alone = data["index"], delta[name]
         elif delta["type"] == "citations_delta":
             if self.keep_text:
                 block.citations.append(delta["citation"])
