@@ -36,6 +36,11 @@ def answer_pieces() -> list[str]:
     return re.findall(r"\s?\w+|\s?[^\w\s]+|\s+", ANSWER)
 
 
+def _padding(text: str) -> str:
+    """Return what OpenAI fills an event with, so that its size does not tell the length of its text."""
+    return "kP3xYb9tQq7Rk2Ls0"[len(text) % 16 :]
+
+
 def openai_chat() -> bytes:
     """Chat Completions: `data:` alone, an event with the usage and `[DONE]` at the end."""
     head = {
@@ -49,7 +54,7 @@ def openai_chat() -> bytes:
 
     def chunk(delta: dict[str, object], finish_reason: str | None = None) -> dict[str, object]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return {**head, "choices": [choice], "usage": None, "obfuscation": "q7Rk2Ls0"}
+        return {**head, "choices": [choice], "usage": None, "obfuscation": _padding(str(delta.get("content", "")))}
 
     usage = {"prompt_tokens": 31, "completion_tokens": 940, "total_tokens": 971}
     events = [
@@ -97,7 +102,7 @@ def openai_responses() -> bytes:
         ),
         ("response.content_part.added", {**place, "part": {**text_part, "text": ""}}),
         *(
-            ("response.output_text.delta", {**place, "delta": piece, "logprobs": [], "obfuscation": "kP3xYb9tQ"})
+            ("response.output_text.delta", {**place, "delta": piece, "logprobs": [], "obfuscation": _padding(piece)})
             for piece in answer_pieces()
         ),
         ("response.output_text.done", {**place, "text": ANSWER, "logprobs": []}),
