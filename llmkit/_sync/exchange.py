@@ -374,11 +374,11 @@ class SyncExchange:
         }
 
     def _headers(self, call: Call, response: httpx.Response) -> dict[str, str]:
-        return {
-            name: self._provider.redacted(text, call.config)
-            for name, text in response.headers.items()
-            if name != "set-cookie"
-        }
+        headers = {name: text for name, text in response.headers.items() if name != "set-cookie"}
+        joined = "\n".join(headers.values())
+        if self._provider.redacted(joined, call.config) != joined:
+            headers = {name: self._provider.redacted(text, call.config) for name, text in headers.items()}
+        return headers
 
 
 def _call_again(retries: Retries, attempt: Callable[[], Result]) -> Result:

@@ -210,13 +210,10 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         takes long to count. Without `keep_text` nothing is kept of the text and the reasoning that were handed out:
         `response()` and `error.partial` lack them, and native parts, and a stream of any length takes the same memory.
         """
-        keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.ENABLED}
-        call = self.make_call(
-            prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **keywords
-        )
+        call = self.make_call(prompt, system_prompt=system_prompt, previous_response_id=previous_response_id, **options)
         check_keep_text(keep_text, call.output_format)
         self.check_token_limit(call, at_once=True)
-        return SyncStream(self._exchange, self, replace(call, keep_text=keep_text), keep_text=keep_text)
+        return SyncStream(self._exchange, self, replace(call, stream=True, keep_text=keep_text), keep_text=keep_text)
 
     def retrieve_response(self, response_id: str, **options: Unpack[CallOptions]) -> LLMResponse:
         """Return an answer that the service has stored; `finish_reason` is "pause" while it is still at work.
