@@ -80,22 +80,38 @@ def count_tokens(
 
     Raises LLMProviderConfigurationError if `text` or `model` is not a str, or there is no such encoding.
     """
-    if not isinstance(text, str):
-        _check("text", text, str)
     try:
-        counter, exact, name = _ways[model, encoding, directory]
+        counter, counts = _ways[model, encoding, directory]
     except (KeyError, TypeError):
         return _first_count(text, model, encoding, directory)
-    count = int.__new__(TokenCount, _count(text, counter))
-    count.exact, count.encoding = exact, name
-    return count
+    try:
+        return counts[counter(text)]
+    except UnicodeEncodeError:
+        return counts[counter(_well_formed(text))]
+    except TypeError:
+        _check("text", text, str)
+        raise
 
 
-_ways: dict[tuple[str, str | None, str | os.PathLike[str] | None], tuple[Counter, bool, str]] = {}
+class _Counts(dict[int, TokenCount]):
+    """The counts by one encoding; small ones are made once, as Python's own ints are."""
+
+    def __init__(self, exact: bool, encoding: str) -> None:
+        self._how = exact, encoding
+
+    def __missing__(self, value: int) -> TokenCount:
+        count = TokenCount(value, *self._how)
+        if value < 1024:
+            self[value] = count
+        return count
+
+
+_ways: dict[tuple[str, str | None, str | os.PathLike[str] | None], tuple[Counter, _Counts]] = {}
 """How `count_tokens` counts what it was asked for before: to find that out takes as long as a short text."""
 
 
 def _first_count(text: str, model: str, encoding: str | None, directory: str | os.PathLike[str] | None) -> TokenCount:
+    _check("text", text, str)
     token_model = _token_model(model, encoding)
     name = token_model.encoding
     counter = load_counter(name, directory) if name else None
@@ -103,9 +119,10 @@ def _first_count(text: str, model: str, encoding: str | None, directory: str | o
         return TokenCount(estimate_text(text, token_model.factor), False)
     if len(_ways) >= 256:
         _ways.clear()
+    counts = _Counts(token_model.exact, name)
     with suppress(TypeError):  # a path without a hash
-        _ways[model, encoding, directory] = counter, token_model.exact, name
-    return TokenCount(_count(text, counter), token_model.exact, name)
+        _ways[model, encoding, directory] = counter, counts
+    return counts[_count(text, counter)]
 
 
 def within_limit(

@@ -259,6 +259,10 @@ def test_what_was_found_for_a_model_is_found_again(directory: Path, monkeypatch:
     monkeypatch.setattr(tokens, "load_counter", None)
     count = count_tokens(" ab\ud800", "gpt-4o-299", directory=directory)
     assert (count, count.exact, count.encoding) == (4, True, "o200k_base")
+    many = count_tokens(" ab" * 3000, "gpt-4o-299", directory=directory)
+    assert (many, many.exact, many.encoding) == (3000, True, "o200k_base")
+    with pytest.raises(LLMProviderConfigurationError, match="text must be of type str, not int"):
+        count_tokens(5, "gpt-4o-299", directory=directory)  # type: ignore[arg-type]
 
 
 def test_the_encoding_that_was_loaded_is_told(directory: Path) -> None:
