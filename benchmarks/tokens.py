@@ -295,16 +295,13 @@ def loading(report: Report, folder: str) -> Goals:
         "llmkit on tiktoken: first count": f"{count}, directory={folder!r})",
         "llmkit with the extra: first count": f"{count})",
     }
-    rows, found = [], []
-    for name, work in works.items():
+    runs: dict[str, list[list[float]]] = {name: [] for name in works}
+    for name, work in list(works.items()) * 5:
         program = _START.format(checkout=str(Path(__file__).parents[1]), work=work)
-        runs = []
-        for _ in range(5):
-            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-            runs.append([float(figure) for figure in done.stdout.split()])
-        milliseconds, megabytes = (sorted(column)[2] for column in zip(*runs, strict=True))
-        rows.append([name, f"{milliseconds:.0f}", f"{megabytes:.0f}"])
-        found.append((milliseconds, megabytes))
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        runs[name].append([float(figure) for figure in done.stdout.split()])
+    found = [[sorted(column)[2] for column in zip(*each, strict=True)] for each in runs.values()]
+    rows = [(name, *(f"{figure:.0f}" for figure in figures)) for name, figures in zip(runs, found, strict=True)]
     report.table("A fresh process, imports included, median of 5:", ("", "ms", "MB more"), rows)
     (time_of_peer, memory_of_peer), _, *ours = found
     whose = ("llmkit on tiktoken", "llmkit with the extra")

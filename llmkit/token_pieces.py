@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 __all__ = ["BLANK_BYTES", "LONG_RUN", "is_long_blank", "pieces"]
 
@@ -13,15 +14,16 @@ LONG_RUN = 8_192
 # White_Space of the Unicode standard, which `\s` means in the patterns; Python's `\s` has four characters more.
 _BLANKS = "\t\x0b\x0c \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _SPACES = {False: _BLANKS, True: _BLANKS + "\r\n"}
-_NOT_SPACE = {joins_lines: re.compile(f"[^{spaces}]") for joins_lines, spaces in _SPACES.items()}
 # No pattern joins a letter or a digit to punctuation after it, but for an apostrophe; or what is not white space to
 # white space after it, but for line breaks after punctuation; and those that know line breaks end a piece with the
 # last one before a word.
 _WORD = r"[A-Za-z0-9\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fcc\uac00-\ud7a3](?=[!-&(-/:-@\[-`{-~\u3001\u3002\uff01\uff0c])"
 _CUT_AFTER = {
-    False: re.compile(f"{_WORD}|[^{_SPACES[True]}](?=[{_BLANKS}])|[\r\n](?=[^{_SPACES[True]}/])"),
-    True: re.compile(f"{_WORD}|[^{_SPACES[True]}](?=[{_SPACES[True]}])"),
+    False: f"{_WORD}|[^{_SPACES[True]}](?=[{_BLANKS}])|[\r\n](?=[^{_SPACES[True]}/])",
+    True: f"{_WORD}|[^{_SPACES[True]}](?=[{_SPACES[True]}])",
 }
+# Compiled when a long text first needs them: it takes 6 ms.
+_pattern = cache(re.compile)
 # The tables in whose patterns a run of white space is cut without regard to line breaks; and that whose pattern sees
 # nothing special in a run at the end of the text, where the others take all of it, line breaks too, without a state.
 _JOINS_LINES = frozenset({"p50k_base", "r50k_base"})
@@ -56,7 +58,7 @@ def is_long_blank(piece: str, table: str) -> bool:
 
 
 def _between(text: str, begin: int, end: int, joins_lines: bool, size: int) -> Iterator[str]:
-    cut_after = _CUT_AFTER[joins_lines]
+    cut_after = _pattern(_CUT_AFTER[joins_lines])
     while end - begin > size and (cut := cut_after.search(text, begin + size, end)):
         yield text[begin : cut.end()]
         begin = cut.end()
@@ -69,7 +71,7 @@ def _long_runs(text: str, joins_lines: bool, cuts_the_end: bool) -> Iterator[tup
 
     Looks at every `LONG_RUN`-th character only, and around it where that is white space.
     """
-    spaces, not_space = _SPACES[joins_lines], _NOT_SPACE[joins_lines]
+    spaces, not_space = _SPACES[joins_lines], _pattern(f"[^{_SPACES[joins_lines]}]")
     position = known = 0
     while (position := position + LONG_RUN) < len(text):
         if text[position] not in spaces:
