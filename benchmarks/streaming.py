@@ -122,7 +122,7 @@ def many_streams(report: Report, address: str, quick: bool) -> dict[str, Turns]:
         return {}
     alone, thousand = Case(address, "burst", 50, times=10), Case(address, "burst", 50, at_once=1000)
     singles = {f"{world}, 1": alone.measure(world, [OURS, "aiohttp"], 3) for world in WORLDS}
-    crowds = {f"{world}, 1,000": thousand.measure(world, [OURS, "aiohttp"], 1) for world in WORLDS}
+    crowds = {f"{world}, 1,000": thousand.measure(world, [OURS, "aiohttp"], 3) for world in WORLDS}
     # Once and cold: httpx takes a quarter of a minute.
     by_hand = thousand.measure("asyncio", [HAND], 0)
     crowds["asyncio, 1,000"].add(by_hand)

@@ -18,9 +18,9 @@ PROJECT = PACKAGE.parent
 
 # A module imports only from lower floors, which stand above it here; `_sync` is generated from `_async`.
 TIERS = (
-    "errors events sse wire.text_template chunked decompression locks scripted media token_models token_pieces",
+    "errors events sse chunked decompression locks scripted media token_models token_pieces",
     "config codec schema conversation local hooks limits cache http_library network",
-    "token_tables asyncio_stream",
+    "token_tables asyncio_stream wire.text_template",
     "response failures retry fallback checked tokens traffic _async._backend",
     "messages functions structured prices wire.stream_decoder _async.connection _async.body",
     "tools _async.transport _async.caching telemetry",
