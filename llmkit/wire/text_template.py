@@ -19,7 +19,7 @@ class TextTemplate:
     """Reads the text of an event's JSON by comparing the rest of it with that of an event that was decoded.
 
     JSON that is the same but for the inside of a string has the same structure, and differs in that string's value
-    alone: to find that out takes an eighth of the time of decoding it. `key` is the key of the string.
+    alone: to find that out takes half the time of decoding it. `key` is the key of the string.
     """
 
     __slots__ = ("_after", "_before", "_end", "_key", "_padded", "_start", "_tries")
