@@ -97,6 +97,8 @@ def test_any_other_chunk_is_decoded(second: str) -> None:
         (PADDED % ("a", ""))[:-2] + "}",
         (PADDED % ("a", ""))[:-1] + "]",
         (PADDED % ("a", ""))[:-1],
+        (PADDED % ("a", "bcd"))[:-1] + "]",
+        (PADDED % ("a", "bcd"))[:-2],
     ],
 )
 def test_padding_is_letters_and_digits_in_a_string(second: str) -> None:
