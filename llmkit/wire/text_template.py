@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..codec import json_decoder
+from ..codec import decode_json
 
 __all__ = ["TextTemplate"]
 
@@ -22,12 +22,11 @@ class TextTemplate:
     alone: to find that out takes half the time of decoding it. `key` is the key of the string.
     """
 
-    __slots__ = ("_after", "_before", "_end", "_key", "_padded", "_start", "_tries")
+    __slots__ = ("_after", "_before", "_end", "_key", "_padded", "_tries")
 
     def __init__(self, key: str) -> None:
         self._key = f'"{key}"'
         self._before, self._after, self._end = "", "", ""
-        self._start = 0
         self._padded = False
         self._tries = TRIES
 
@@ -40,8 +39,7 @@ class TextTemplate:
         if not rest.startswith(f'{colon}{text}"'):
             return
         self._tries -= 1
-        self._before = before + key + colon
-        self._start = len(self._before) if self._tries else 0
+        self._before = before + key + colon if self._tries else ""
         rest = rest[len(colon) + len(text) :]
         after, padding, padded = rest.partition(PADDING)
         self._padded = bool(padding)
@@ -51,10 +49,10 @@ class TextTemplate:
 
     def text_of(self, json: str) -> str | None:
         """Return the text of an event, never an empty one; None where it has to be decoded."""
-        if not (self._start and json.startswith(self._before)):
+        before, end = self._before, self._end
+        if not (before and json.startswith(before)):
             return None
-        end = self._end
-        text, _, rest = json[self._start :].partition(self._after)
+        text, _, rest = json[len(before) :].partition(self._after)
         if rest != end and not (self._padded and rest.endswith(end) and rest[: -len(end)].isalnum()):
             return None
         if "\\" in text or '"' in text or not text.isprintable():
@@ -67,7 +65,7 @@ class TextTemplate:
 def _unescaped(text: str) -> str:
     """Return the value of a JSON string, "" where `text` is not the inside of one."""
     try:
-        value: str = json_decoder()(f'"{text}"')
+        value: str = decode_json(f'"{text}"')
     except ValueError:
         return ""
     return value
