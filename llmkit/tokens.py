@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -81,33 +80,30 @@ def count_tokens(
     Raises LLMProviderConfigurationError if `text` or `model` is not a str, or there is no such encoding.
     """
     try:
-        counter, counts = _ways[model, encoding, directory]
+        last_encoding, last_directory, counter, small = _ways[model]
     except (KeyError, TypeError):
         return _first_count(text, model, encoding, directory)
+    if encoding is not last_encoding or directory is not last_directory:
+        return _first_count(text, model, encoding, directory)
     try:
-        return counts[counter(text)]
+        number = counter(text)
     except UnicodeEncodeError:
-        return counts[counter(_well_formed(text))]
+        number = counter(_well_formed(text))
     except TypeError:
         _check("text", text, str)
         raise
+    return small[number] if number < _SMALL else TokenCount(number, small[0].exact, small[0].encoding)
 
 
-class _Counts(dict[int, TokenCount]):
-    """The counts by one encoding; small ones are made once, as Python's own ints are."""
-
-    def __init__(self, exact: bool, encoding: str) -> None:
-        self._how = exact, encoding
-
-    def __missing__(self, value: int) -> TokenCount:
-        count = TokenCount(value, *self._how)
-        if value < 1024:
-            self[value] = count
-        return count
+_SMALL = 1024
+_ways: dict[str, tuple[str | None, str | os.PathLike[str] | None, Counter, tuple[TokenCount, ...]]] = {}
+"""How `count_tokens` last counted for a model, and by which arguments: finding out takes as long as a short text."""
 
 
-_ways: dict[tuple[str, str | None, str | os.PathLike[str] | None], tuple[Counter, _Counts]] = {}
-"""How `count_tokens` counts what it was asked for before: to find that out takes as long as a short text."""
+@lru_cache(maxsize=32)
+def _small_counts(exact: bool, encoding: str) -> tuple[TokenCount, ...]:
+    """Return the counts below `_SMALL`, which are made once, as Python's own small ints are."""
+    return tuple(TokenCount(number, exact, encoding) for number in range(_SMALL))
 
 
 def _first_count(text: str, model: str, encoding: str | None, directory: str | os.PathLike[str] | None) -> TokenCount:
@@ -119,10 +115,8 @@ def _first_count(text: str, model: str, encoding: str | None, directory: str | o
         return TokenCount(estimate_text(text, token_model.factor), False)
     if len(_ways) >= 256:
         _ways.clear()
-    counts = _Counts(token_model.exact, name)
-    with suppress(TypeError):  # a path without a hash
-        _ways[model, encoding, directory] = counter, counts
-    return counts[_count(text, counter)]
+    _ways[model] = encoding, directory, counter, _small_counts(token_model.exact, name)
+    return TokenCount(_count(text, counter), token_model.exact, name)
 
 
 def within_limit(

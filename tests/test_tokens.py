@@ -253,14 +253,19 @@ class Unhashable(os.PathLike[str]):
 def test_what_was_found_for_a_model_is_found_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (directory, str(directory), Unhashable(directory)):
         assert [count_tokens(" ab ab", "gpt-4o", directory=place) for _ in range(3)] == [2, 2, 2]
+    for encoding in ("cl100k_base", None, "r50k_base", "r50k_base"):
+        count = count_tokens(" ab ab", "gpt-4o", encoding=encoding, directory=directory)
+        assert count.encoding == (encoding or "o200k_base")
+        assert count_tokens(" ab ab", "gpt-4o", encoding=encoding).encoding is None
     for number in range(300):
         assert count_tokens(" ab", f"gpt-4o-{number}", directory=directory).exact
     assert len(tokens._ways) <= 256
     monkeypatch.setattr(tokens, "load_counter", None)
     count = count_tokens(" ab\ud800", "gpt-4o-299", directory=directory)
     assert (count, count.exact, count.encoding) == (4, True, "o200k_base")
-    many = count_tokens(" ab" * 3000, "gpt-4o-299", directory=directory)
-    assert (many, many.exact, many.encoding) == (3000, True, "o200k_base")
+    for number in (1023, 1024, 3000):
+        many = count_tokens(" ab" * number, "gpt-4o-299", directory=directory)
+        assert (many, many.exact, many.encoding) == (number, True, "o200k_base")
     with pytest.raises(LLMProviderConfigurationError, match="text must be of type str, not int"):
         count_tokens(5, "gpt-4o-299", directory=directory)  # type: ignore[arg-type]
 
