@@ -54,6 +54,7 @@ def checked_tool_choice(choice: Any) -> ToolChoice | None:
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             shape = "{'type': 'function', 'function': {'name': …}}"
             raise LLMProviderBadRequestError(f"tool_choice names no function; it must be like {shape}")
+        return {"type": "function", **choice}
     return choice
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from types import NoneType
 from typing import Any, Final
 
 from .codec import encode_json
@@ -23,7 +24,7 @@ MOST_PROBLEMS: Final = 5
 class CheckedType:
     """A type, with its JSON schema in `schema`: a pydantic model, a dataclass, or whatever pydantic knows.
 
-    `read` turns an answer to an adapted schema into one to this schema.
+    `read` turns an answer to an adapted schema into one to this schema, `read_partial` one that is not complete.
     Raises LLMProviderBadRequestError for a type of which no schema can be made, and LLMProviderConfigurationError
     where pydantic is missing; `place` names it there.
     """
@@ -37,14 +38,19 @@ class CheckedType:
         # A type that refers to itself has a reference as its root.
         self.schema = flattened(schema, schema)
         self.read = AnswerReader(self.schema).read
+        self.read_partial = AnswerReader(self.schema, partial=True).read
+        self._read_plain = AnswerReader(self.schema, pairs=False).read
 
-    def value(self, found: Any) -> Any:
-        """Return what a decoded JSON value is as a value of the type; raises ValueError, naming what is wrong."""
+    def value(self, found: Any, *, adapted: bool = True) -> Any:
+        """Return what a decoded JSON value is as a value of the type; raises ValueError, naming what is wrong.
+
+        `adapted` False: the schema was sent as it is.
+        """
         from pydantic import ValidationError  # type: ignore[import-not-found, unused-ignore]
 
         try:
             # Strict types take dates and the like from JSON only.
-            return self._adapter.validate_json(encode_json(self.read(found)))
+            return self._adapter.validate_json(encode_json(self.read(found) if adapted else self._read_plain(found)))
         except ValidationError as error:
             wrong = error.errors(include_url=False, include_context=False, include_input=False)
             told = [": ".join([*filter(None, [".".join(map(str, each["loc"]))]), each["msg"]]) for each in wrong]
@@ -64,6 +70,7 @@ class CheckedSchema:
         self._problems = _validator(schema)
         self.schema = flattened(schema, schema)
         self.read = AnswerReader(self.schema).read
+        self.read_partial = AnswerReader(self.schema, partial=True).read
 
     def value(self, found: Any) -> Any:
         """Return a decoded JSON value, read as an answer to the schema; raises ValueError, naming what is wrong."""
@@ -137,14 +144,16 @@ def _generator() -> Any:
 
 
 class AnswerReader:
-    """Reads answers to an adapted schema as answers to the original, `schema`; they may still be incomplete.
+    """Reads answers to an adapted schema as answers to the original, `schema`.
 
-    Lists of pairs become maps again. A null for an optional property that cannot be null counts as absent; models
-    send that without being told, too.
+    Lists of pairs become maps again, where `pairs`; those of a `partial` answer may lack keys and values. A null for an
+    optional property that cannot be null counts as absent; models send that without being told, too.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, *, partial: bool = False, pairs: bool = True) -> None:
         self._root = schema
+        self._partial = partial
+        self._pairs = pairs
         # By identity: all schemas are parts of the root, or of what is kept here.
         self._known: dict[int, list[dict[str, Any]]] = {}
 
@@ -156,10 +165,13 @@ class AnswerReader:
         if not isinstance(value, (dict, list)):
             return value
         variants = self._variants(schema)
+        if value == []:
+            # No pairs, rather than none of them.
+            variants = sorted(variants, key=lambda each: each.get("type") != "array")
         flat = (
             variants[0] if len(variants) == 1 else next((each for each in variants if self._may_be(value, each)), _ANY)
         )
-        if _are_pairs(value, flat):
+        if self._are_pairs(value, flat):
             value = {pair["key"]: pair["value"] for pair in value if len(pair) == 2}
         if isinstance(value, dict):
             return self._object(value, flat)
@@ -185,7 +197,7 @@ class AnswerReader:
 
     def _may_be(self, value: Any, flat: Schema) -> bool:
         """Return whether a value, or what has come of it, looks like one of a schema: its type, names and constants."""
-        if _are_pairs(value, flat):
+        if self._are_pairs(value, flat):
             return True
         kind = kind_of(value)
         known = flat.get("type", kind)
@@ -196,12 +208,24 @@ class AnswerReader:
             return False
         if not isinstance(value, dict) or is_map(flat):
             return True
-        properties = flat.get("properties", _ANY)
+        properties, required = flat.get("properties", _ANY), flat.get("required", ())
         if not flat.get("additionalProperties") and not value.keys() <= properties.keys():
             return False
         return all(
             any(each.get("const", value[name]) == value[name] for each in self._variants(properties[name]))
             for name in value.keys() & properties.keys()
+            if value[name] is not None or name in required
+        )
+
+    def _are_pairs(self, value: Any, flat: Schema) -> bool:
+        """Return whether a value is the list of pairs that a map was sent as."""
+        if not self._pairs or not isinstance(value, list) or flat.get("type") != "object" or not is_map(flat):
+            return False
+        return all(
+            isinstance(pair, dict)
+            and (pair.keys() <= _PAIR if self._partial else pair.keys() == _PAIR)
+            and isinstance(pair.get("key"), (str, int, float, NoneType))
+            for pair in value
         )
 
     def _allows_null(self, schema: Any) -> bool:
@@ -217,10 +241,3 @@ def _variants(schema: Any, root: Schema, seen: frozenset[str] = frozenset()) -> 
     seen |= {*references(schema)}
     for variant in variants:
         yield from _variants(variant, root, seen)
-
-
-def _are_pairs(value: Any, flat: Schema) -> bool:
-    """Return whether a value is the list of pairs that a map was sent as."""
-    if not isinstance(value, list) or flat.get("type") != "object" or not is_map(flat):
-        return False
-    return all(isinstance(pair, dict) and pair.keys() <= _PAIR for pair in value)

@@ -9,7 +9,7 @@ from .config import environment, unread_dotenv
 from .errors import LLMProviderConfigurationError
 from .services import find_spec, provider_names
 
-__all__ = ["Choice", "choose", "default_provider", "is_installed", "key_variable", "local_is_installed"]
+__all__ = ["Choice", "choose", "default_provider", "doubt", "is_installed", "key_variable", "local_is_installed"]
 
 
 class Choice(NamedTuple):
@@ -60,6 +60,21 @@ def choose(name: str | None = None) -> Choice:
     if not model:
         raise LLMProviderConfigurationError(f"no default model; name one, as {provider}/MODEL", provider=provider)
     return Choice(provider, model)
+
+
+def doubt(name: str | None, choice: Choice) -> str:
+    """Return in what a choice may not be what was meant by `name`, "" for nothing."""
+    import difflib
+
+    head, slash, _ = (name or "").partition("/")
+    if head.lower() in provider_names():
+        return ""
+    near = difflib.get_close_matches(head.lower(), provider_names(), n=1, cutoff=0.8)
+    if slash and near:
+        return f"there is no service {head!r}, so {choice.provider} is asked for {name!r}; did you mean {near[0]!r}?"
+    if choice.provider != (environment("DEFAULT_LLM_PROVIDER") or "openai").lower():
+        return "neither OPENAI_API_KEY nor DEFAULT_LLM_PROVIDER is set, so a model on this machine is asked"
+    return ""
 
 
 def key_variable(provider: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from .errors import LLMProviderBadRequestError, type_with_article
 __all__ = [
     "DEEPEST",
     "WORTH_LOADING",
+    "decode_finite",
     "decode_json",
     "encode_json",
     "fast_decoder_pays",
@@ -95,6 +97,22 @@ def decode_json(data: str | bytes, max_depth: int = DEEPEST) -> Any:
     return json_decoder(max_depth=max_depth)(text)
 
 
+def decode_finite(text: str) -> Any:
+    """Return the value of a JSON text without numbers that are infinity as a float (`1e999`); raises ValueError.
+
+    What is checked, called with or sent on must not hold them. To look for them costs too much for every event.
+    """
+    value = decode_json(text)
+    if _LARGE.search(text):
+        for place, number in _leaves(value):
+            if number in (math.inf, -math.inf):
+                raise ValueError(f"{place} is a number too large for a float")
+    return value
+
+
+_LARGE: Final = re.compile(r"\d(?:[eE]\+?\d{3}|\d{308})")
+
+
 def lenient_decode(text: str, max_depth: int = DEEPEST) -> Any:
     r"""Return the value of a JSON text that may hold half a surrogate pair (`"\ud83d"`); raises ValueError.
 
@@ -153,8 +171,8 @@ def _refuse_constant(name: str) -> Any:
 _STANDARD: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def encode_json(value: Any) -> bytes:
-    """Return the JSON text of a request body, as compact UTF-8; any mapping is an object.
+def encode_json(value: Any, name: str = "") -> bytes:
+    """Return the JSON text of a request body, or of its part `name`, as compact UTF-8; any mapping is an object.
 
     Raises LLMProviderBadRequestError, naming the place, for text that has no UTF-8 form (half a surrogate
     pair), for NaN and infinity, and for objects that are not JSON.
@@ -163,13 +181,17 @@ def encode_json(value: Any) -> bytes:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_mapping)
         return text.encode()
     except UnicodeEncodeError:
-        place, position = next(_surrogates(value))
+        place, position = next(_surrogates(value, name))
         raise LLMProviderBadRequestError(
             f"{place} holds half a surrogate pair at character {position}, which is no text; "
             "repair it, e.g. with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         ) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise LLMProviderBadRequestError(f"the request cannot be written as JSON: {error}") from None
+        # A circle has no place, and no end.
+        leaves = () if isinstance(error, RecursionError) or "ircular" in str(error) else _leaves(value, name)
+        faults = (f"{place} is {_shown(leaf)}" for place, leaf in leaves if not _is_json(leaf))
+        told = next(faults, str(error))
+        raise LLMProviderBadRequestError(f"the request cannot be written as JSON: {told}") from None
 
 
 def _mapping(value: Any) -> dict[Any, Any]:
@@ -178,19 +200,34 @@ def _mapping(value: Any) -> dict[Any, Any]:
     raise TypeError(f"{type_with_article(value)} is not JSON")
 
 
-def _surrogates(value: Any) -> Iterator[tuple[str, int]]:
+def _is_json(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, (str, int)) or (isinstance(leaf, float) and math.isfinite(leaf))
+
+
+def _shown(leaf: Any) -> str:
+    return repr(leaf) if isinstance(leaf, float) else type_with_article(leaf)
+
+
+def _surrogates(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
     """Yield the place and position of each half surrogate pair in a JSON value, however deep it is."""
-    pending = [("", value)]
+    for place, leaf in _leaves(value, name):
+        if isinstance(leaf, str):
+            try:
+                leaf.encode()
+            except UnicodeEncodeError as error:
+                yield place, error.start
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the place of each key, and of each value that is neither object nor list, with it, however deep it is."""
+    pending = [(name, value)]
     while pending:
         place, value = pending.pop()
-        if isinstance(value, str):
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                yield place.lstrip(".") or "the text", error.start
-        elif isinstance(value, Mapping):
-            for name, item in reversed(list(value.items())):
-                shown = str(name) if str(name).isprintable() else "(a key)"
-                pending += [(f"{place}.{shown}", item), (f"a key of {place.lstrip('.') or 'the body'}", name)]
-        elif isinstance(value, (list, tuple)):
+        if isinstance(value, Mapping):
+            for key, item in reversed(list(value.items())):
+                shown = str(key) if str(key).isprintable() else "(a key)"
+                pending += [(f"{place}.{shown}", item), (f"a key of {place.lstrip('.') or 'the body'}", key)]
+        elif isinstance(value, (list, tuple)) and not place.startswith("a key of "):
             pending += [(f"{place}[{position}]", item) for position, item in enumerate(value)][::-1]
+        else:
+            yield place.lstrip(".") or ("the text" if isinstance(value, str) else "the value"), value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, Literal, TypedDict, Unpack, get_args
@@ -187,9 +187,19 @@ class LLMConfig:
         return names
 
     def replace(self, **settings: Unpack[ConfigSettings]) -> LLMConfig:
-        """Return a copy with other settings; those that the caller had set stay told apart from the defaults."""
+        """Return a copy with other settings; those that the caller had set stay told apart from the defaults.
+
+        `dataclasses.replace` would take all of them for set.
+        """
         kept: dict[str, Any] = {name: getattr(self, name) for name in ("model_name", *self.explicit)}
         kept.update(settings)
+        return type(self)(**kept)
+
+    __replace__ = replace  # of `copy.replace`, Python 3.13
+
+    def without(self, names: Set[str]) -> LLMConfig:
+        """Return a copy in which some settings are as if the caller had never set them."""
+        kept: dict[str, Any] = {name: getattr(self, name) for name in ("model_name", *(self.explicit - names))}
         return type(self)(**kept)
 
     def with_default(self, name: str, value: Any) -> LLMConfig:

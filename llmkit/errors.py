@@ -60,7 +60,8 @@ class LLMProviderError(Exception):
     `parameter` the request parameter that it names; `request_id` its id of the request; `retry_after` the
     seconds that it asks to wait; `body` at most 2,000 characters of what it sent. Each is None where unknown.
     `attempts` lists the tries before this one, `fallbacks` the providers that gave no answer before this one.
-    `partial` is the answer as far as it had come (streams), or None.
+    `partial` is the answer as far as it had come (streams), or None. `should_retry` is True or False where it is known
+    whether to ask again pays, whatever the status; None leaves it to the kind of the error.
     None of them holds a key, a connection or an httpx object, so an error can be logged and pickled.
     """
 

@@ -151,12 +151,12 @@ def _create(
         if setting not in LLMConfig.__dataclass_fields__:
             raise unknown_setting(setting, FactoryOptions.__annotations__)
     default_name = environment("DEFAULT_LLM_PROVIDER") or "openai"
-    name = provider_type or default_name
-    custom = _classes.get(str(name).lower())
+    name = str(provider_type or default_name).lower()
+    custom = _classes.get(name)
     spec = None if custom else find_spec(name)
     if config is None:
         # DEFAULT_MODEL_NAME is a model of DEFAULT_LLM_PROVIDER: other services would not know it.
-        default = environment("DEFAULT_MODEL_NAME") if name == default_name else None
+        default = environment("DEFAULT_MODEL_NAME") if name == default_name.lower() else None
         model_name = model_name or default or (spec.default_model if spec else None)
         if model_name is None:
             raise LLMProviderConfigurationError("no default model; pass model_name=…", provider=name)
@@ -173,13 +173,17 @@ def _create(
 
 
 def _cached(create: Callable[..., Any], provider_type: str | None, arguments: FactoryOptions) -> Any:
-    key = (create.__name__, provider_type, *((name, _identity(value)) for name, value in sorted(arguments.items())))
+    identities = (_identity(*argument) for argument in sorted(arguments.items()))
+    key = (create.__name__, provider_type, *zip(sorted(arguments), identities, strict=True))
     with _cache_lock:
         if key not in _cache:
             _cache[key] = create(provider_type, **arguments)
         return _cache[key]
 
 
-def _identity(value: Any) -> str:
+def _identity(name: str, value: Any) -> str:
+    if name in ("cache", "hooks", "http_client"):
+        # Objects, which may look alike. The provider keeps them, so no other one gets the same number.
+        return str([id(each) for each in (value if isinstance(value, (list, tuple)) else (value,))])
     # Settings such as extra_headers are dicts, which have no hash, and the repr of a config leaves some of them out.
     return repr({**vars(value), "_explicit": sorted(value.explicit)} if isinstance(value, LLMConfig) else value)

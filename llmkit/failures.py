@@ -212,10 +212,10 @@ def error_in_text(body: bytes, is_whole: bool) -> LLMProviderError | None:
         return error_from_body(decoded)
     if is_whole:
         told = f"it begins with {excerpt(text, 200)!r}" if text else "it is empty"
-        error = LLMProviderServerError(f"the service sent no stream of events: {told}", body=excerpt(text))
         # A whole answer in another form is paid for: asking again would only cost again.
-        error.should_retry = False if decoded is not None else None
-        return error
+        again = None if decoded is None else False
+        told = f"the service sent no stream of events: {told}"
+        return LLMProviderServerError(told, body=excerpt(text), should_retry=again)
     return None
 
 

@@ -44,10 +44,12 @@ class PythonFunction:
             inner = inner.func
         code = inner if inspect.isroutine(inner) else type(inner).__call__
         self.name = str(getattr(inner, "__name__", type(inner).__name__))
-        self.is_async = inspect.iscoroutinefunction(code)
+        # What a wrapper that is no coroutine function itself returns is one's coroutine.
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(code))
         self._function = function
         self._names: dict[str, str] = {}
         self._positional: list[str] = []
+        self._always: set[str] = set()
         self.description, told = read_docstring(inspect.getdoc(inner if code is inner else code) or "")
         self._type = CheckedType(self._model(code), f"the function {self.name}")
         self.parameters = self._type.schema
@@ -56,11 +58,14 @@ class PythonFunction:
             if name in self.parameters["properties"]:
                 self.parameters["properties"][name].setdefault("description", description)
 
-    def bound(self, arguments: Mapping[str, Any]) -> Callable[[], Any]:
-        """Return what calls the function with a model's arguments; raises ValueError, naming what is wrong."""
-        model = self._type.value(arguments)
+    def bound(self, arguments: Mapping[str, Any], *, adapted: bool = False) -> Callable[[], Any]:
+        """Return what calls the function with a model's arguments; raises ValueError, naming what is wrong.
+
+        `adapted`: they were asked for in a service's dialect.
+        """
+        model = self._type.value(arguments, adapted=adapted)
         values = {name: getattr(model, field) for field, name in self._names.items()}
-        given = {self._names[field] for field in model.model_fields_set}
+        given = self._always | {self._names[field] for field in model.model_fields_set}
         keywords = {name: values[name] for name in given if name not in self._positional}
         return functools.partial(self._function, *(values[name] for name in self._positional), **keywords)
 
@@ -72,6 +77,7 @@ class PythonFunction:
         place = f"the function {self.name}"
         with schema_errors(place):
             from pydantic import ConfigDict, Field, create_model  # type: ignore[import-not-found, unused-ignore]
+            from pydantic.fields import FieldInfo  # type: ignore[import-not-found, unused-ignore]
         try:
             hints = typing.get_type_hints(code, include_extras=True)
         except NameError as error:
@@ -91,7 +97,14 @@ class PythonFunction:
             field = f"parameter_{len(fields)}"
             self._names[field] = parameter.name
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[field] = (hints[parameter.name], Field(default, alias=parameter.name))
+            if isinstance(default, FieldInfo):
+                # Its own default is not the one that the function would take.
+                self._always.add(parameter.name)
+                names = dict.fromkeys(("alias", "validation_alias", "serialization_alias"), parameter.name)
+                made = FieldInfo.merge_field_infos(default, **names)
+            else:
+                made = Field(default, alias=parameter.name)
+            fields[field] = (hints[parameter.name], made)
         with schema_errors(place):
             return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
 

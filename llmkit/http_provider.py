@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from .access import REDACTED, Secret, check_base_url, find_base_url, find_key
 from .call import Adjustment, Call, CallOptions, checked_tool_choice
 from .codec import encode_json
-from .config import APIType, LLMConfig, StreamMode, environment, unknown_setting
+from .config import SAMPLING, APIType, LLMConfig, StreamMode, environment, unknown_setting
 from .countable import countable, fits_by_length
 from .errors import (
     LLMProviderBadRequestError,
@@ -92,11 +92,11 @@ class HTTPProvider(LLMProvider):
         window = self.spec.context_window(config.model_name)
         return config.with_default("token_limit", window) if window else config
 
-    def build_request(self, prompt: Any, **options: Any) -> RequestPreview:
+    def build_request(self, prompt: Any, system_prompt: str | None = None, **options: Any) -> RequestPreview:
         """Return what `execute` with the same arguments would send; nothing is sent. Keys are redacted."""
         from .scrubbing import carries_secret, scrubbed_query
 
-        call = self.make_call(prompt, **options)
+        call = self.make_call(prompt, system_prompt=system_prompt, **options)
         self.check_token_limit(call)
         request = self.wire_request(call)
         method, url, headers, _ = self.http_request(call, request)
@@ -130,7 +130,7 @@ class HTTPProvider(LLMProvider):
         """
         for name in settings:
             if name not in LLMConfig.__dataclass_fields__:
-                raise unknown_setting(name, CallOptions.__annotations__)
+                raise unknown_setting(name, _KEYWORDS)
         if not (system_prompt is None or isinstance(system_prompt, str)):
             told = f"system_prompt is {type_with_article(system_prompt)}; it must be a string, or None"
             raise LLMProviderBadRequestError(told)
@@ -167,9 +167,20 @@ class HTTPProvider(LLMProvider):
         return Call(config=config, api_type=config.api_type, messages=(), operation=operation)
 
     def make_count(self, messages: Any, **options: Any) -> Call:
-        """Return the call whose tokens the service is to count: of the API that counts, whatever is configured."""
+        """Return the call whose tokens the service is to count: of the API that counts, whatever is configured.
+
+        How an answer is to be picked changes no count, and that API may have no parameter for it.
+        """
         api_type = APIType.RESPONSES if APIType.RESPONSES in self.spec.formats else APIType.CHAT_COMPLETION
-        return replace(self.make_call(messages, **{**options, "api_type": api_type}), operation="count_tokens")
+        call = self.make_call(messages, **{**options, "api_type": api_type})
+        config = call.config.without({*SAMPLING} - {"max_tokens", "reasoning_effort"})
+        return replace(call, config=config, operation="count_tokens")
+
+    def counted_request(self, call: Call) -> WireRequest:
+        """Return the request whose tokens a call counts, with what the caller adds to all requests."""
+        request = self.wire_request(call)
+        request.body = merged(request.body or {}, call.config.extra_params)
+        return request
 
     def read_answer(self, call: Call, body: Any) -> LLMResponse:
         """Return the answer that a decoded body is; raises LLMProviderError where it is none."""
@@ -264,8 +275,11 @@ class HTTPProvider(LLMProvider):
         omit = frozenset(name for model, name in self._refused_defaults if model == call.model)
         call = replace(call, omit=omit) if omit else call
         wire_format = self.wire_format(call.api_type)
-        call, adjustments = call.in_dialect(wire_format.schema_dialect)
-        request = wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
+        try:
+            call, adjustments = call.in_dialect(wire_format.schema_dialect)
+            request = wire_format.request(call, self.spec.dialect, self.issuer(call, wire_format))
+        except LLMProviderError as error:
+            raise self.named(error, call.config) from None
         request.adjustments += adjustments
         return request
 
@@ -273,7 +287,8 @@ class HTTPProvider(LLMProvider):
         """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
         config, content = call.config, None
         if request.body is not None:
-            request.body = merged(request.body, config.extra_params)
+            if call.operation != "count_tokens":
+                request.body = merged(request.body, config.extra_params)
             content = encode_json(request.body)
         query = {**request.query, **config.extra_query}
         url, _, own_query = self.base_url.replace("{model}", quote(call.model, safe="")).partition("?")
@@ -332,6 +347,9 @@ class HTTPProvider(LLMProvider):
             secrets += tuple(Secret(word) for word in sorted(words, key=len, reverse=True))
         self._secrets = config, secrets
         return secrets
+
+
+_KEYWORDS: Final = (*CallOptions.__annotations__, "system_prompt", "previous_response_id", "stream_mode")
 
 
 def _check_wiring(limits: Any, cache: Any) -> None:

@@ -143,12 +143,8 @@ class CallQueue:
         with self._lock:
             waiting = len(self._waiting) - self._left
             if waiting >= self._limits.max_waiting:
-                error = LLMProviderRateLimitError(
-                    f"{waiting} calls wait already, as many as Limits.max_waiting allows; nothing was sent",
-                    code="queue_full",
-                )
-                error.should_retry = False
-                raise error
+                told = f"{waiting} calls wait already, as many as Limits.max_waiting allows; nothing was sent"
+                raise LLMProviderRateLimitError(told, code="queue_full", should_retry=False)
             ticket = Ticket(self, tokens)
             self._waiting.append(ticket)
             return ticket

@@ -1,4 +1,4 @@
-"""What callers may say: messages, and the parts of their content. Imports errors, config and response."""
+"""What callers may say: messages, and the parts of their content. Imports errors, codec, config and response."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Final
 
+from .codec import encode_json
 from .config import nearest
 from .errors import LLMProviderBadRequestError, check_fields, type_with_article
 from .response import Issuer, ToolCall
@@ -22,7 +23,6 @@ __all__ = [
     "RawPart",
     "Text",
     "data_url",
-    "parse_message",
     "parse_messages",
 ]
 
@@ -174,13 +174,10 @@ def parse_messages(messages: Any) -> tuple[Message, ...]:
         return (Message(role="user", content=messages),)
     if isinstance(messages, (Message, Mapping)):
         messages = [messages]
-    if not isinstance(messages, Sequence):
-        raise LLMProviderBadRequestError(
-            f"messages is {type_with_article(messages)}; it must be a string or a list of messages"
-        )
-    if not messages:
+    listed = _list(messages, "messages", "a string or a list of messages")
+    if not listed:
         raise LLMProviderBadRequestError("messages is empty; there must be at least one message")
-    return tuple(parse_message(message, f"messages[{i}]") for i, message in enumerate(messages))
+    return tuple(parse_message(message, f"messages[{i}]") for i, message in enumerate(listed))
 
 
 def parse_message(message: Any, place: str) -> Message:
@@ -195,7 +192,8 @@ def parse_message(message: Any, place: str) -> Message:
         )
     else:
         raise LLMProviderBadRequestError(f"{place} is {type_with_article(message)}; it must be a dict or a Message")
-    if parsed.role not in (*ROLES, ITEM):
+    is_item = parsed.role == ITEM and all(isinstance(part, RawPart) for part in parsed.parts)
+    if parsed.role not in ROLES and not is_item:
         raise LLMProviderBadRequestError(f"{place}.role is {parsed.role!r}{nearest(parsed.role, ROLES)}")
     if parsed.role == "tool" and not (parsed.tool_call_id and isinstance(parsed.tool_call_id, str)):
         raise LLMProviderBadRequestError(f"{place} answers no tool call; it needs the tool_call_id of the call")
@@ -310,6 +308,8 @@ def _tool_calls(calls: Any, place: str) -> tuple[ToolCall, ...]:
     parsed = tuple(_tool_call(call, f"{place}[{i}]") for i, call in enumerate(_list(calls or (), place)))
     for i, call in enumerate(parsed):
         check_fields(call, f"{place}[{i}]", _CALL_FIELDS)
+        if not call.arguments_text:
+            encode_json(call.arguments, f"{place}[{i}].arguments")
     return parsed
 
 

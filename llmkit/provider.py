@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-from .access import Secret
 from .config import ConfigSettings, LLMConfig
 from .countable import Countable, countable
 from .errors import LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, type_with_article
@@ -31,8 +30,8 @@ class LLMProvider:
 
     register_provider("custom", CustomProvider)
 
-    A subclass is made with `(config, api_key=None, **kwargs)` and offers what it can; an operation that it does not
-    define raises LLMProviderUnsupportedOperationError.
+    A subclass is made with `(config, api_key=None, **kwargs)` and offers what it can; each `execute…` method that it
+    does not define raises LLMProviderUnsupportedOperationError.
     """
 
     provider_type = "custom"
@@ -41,7 +40,6 @@ class LLMProvider:
         if not isinstance(config, LLMConfig):
             raise LLMProviderConfigurationError(f"config is {type_with_article(config)}; it must be an LLMConfig")
         self._config = config
-        self._key = Secret(api_key) if api_key else None
         self._counters: dict[str, MessageTokenCounter] = {}
 
     def __repr__(self) -> str:

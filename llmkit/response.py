@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from .codec import decode_json
+from .codec import decode_finite
 from .config import APIType
 from .errors import LLMProviderServerError
 from .events import (
@@ -60,7 +60,7 @@ class ToolCall:
         call = cls(id, name, arguments_text=text, kind=kind)
         if kind == "function" and text.strip():
             try:
-                value = decode_json(text)
+                value = decode_finite(text)
             except ValueError as error:
                 call.parse_error = f"the arguments are not JSON: {error}"
                 return call

@@ -49,14 +49,13 @@ class RetryBudget:
     tests: the next try then begins at once.
     """
 
-    def __init__(self, capacity: float = 10.0, share: float = 0.1, waits: bool = True) -> None:
+    def __init__(self, capacity: float = 10.0, waits: bool = True) -> None:
         self.waits = waits
         self._capacity = self._tokens = capacity
-        self._share = share
 
     def pay_in(self) -> None:
         """Count a call that is sent."""
-        self._tokens = min(self._capacity, self._tokens + self._share)
+        self._tokens = min(self._capacity, self._tokens + 0.1)
 
     def take(self) -> bool:
         """Return whether one more retry is within the budget, and take it."""
@@ -169,6 +168,7 @@ def refused_default(error: LLMProviderError, defaults: Mapping[str, str]) -> str
     if type(error) is not LLMProviderBadRequestError or error.status_code not in (400, 422):
         return None
     if error.parameter:
-        return error.parameter.partition(".")[0] if error.parameter.partition(".")[0] in defaults else None
+        name = error.parameter.partition(".")[0]
+        return name if name in defaults else None
     named = [name for name in defaults if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", error.message)]
     return named[0] if named else None

@@ -20,9 +20,11 @@ __all__ = [
     "OPENAI_STRICT",
     "AdaptedSchema",
     "SchemaDialect",
+    "all_references",
     "flattened",
     "is_map",
     "kind_of",
+    "moved_root",
     "references",
 ]
 
@@ -165,9 +167,10 @@ def _merged(first: Schema, second: Schema) -> dict[str, Any]:
 
 def is_map(schema: Schema) -> bool:
     """Return whether the objects of a flattened schema have names that it does not know, and no others."""
-    if schema.get("properties") or ("properties" in schema and not schema.get("additionalProperties")):
+    others = schema.get("additionalProperties") or schema.get("patternProperties")
+    if schema.get("properties") or ("properties" in schema and not others):
         return False
-    return schema.get("additionalProperties") is not False
+    return bool(others) or schema.get("additionalProperties") is not False
 
 
 _KINDS: Final = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", list: "array"}
@@ -205,7 +208,7 @@ class _Adapter:
 
     def _refuse_recursion(self, schemas: Schema) -> None:
         edges = {
-            name: {target or "the root" for target in map(_definition, _references(schema)) if target is not None}
+            name: {target or "the root" for target in map(_definition, all_references(schema)) if target is not None}
             for name, schema in schemas.items()
         }
         for name in edges:
@@ -314,6 +317,8 @@ class _Adapter:
         if is_map(rest):
             return self._map(rest, place)
         properties, required = rest.pop("properties", {}), rest.pop("required", ())
+        # A constant with a default is the tag that tells variants of a union apart.
+        required = {*required, *(name for name, schema in properties.items() if self._is_constant(schema))}
         adapted = {name: self._node(schema, f"{place}.{name}".lstrip(".")) for name, schema in properties.items()}
         for name in adapted:
             if self._dialect.all_required and name not in required:
@@ -323,6 +328,10 @@ class _Adapter:
             self._note("properties of other names left out", place)
         names = [name for name in adapted if self._dialect.all_required or name in required]
         return {"type": "object", "properties": adapted, "required": names, "additionalProperties": False}
+
+    def _is_constant(self, schema: Any) -> bool:
+        flat = flattened(schema, self._root)
+        return "const" in flat or len(flat.get("enum", ())) == 1
 
     def _map(self, rest: dict[str, Any], place: str) -> dict[str, Any]:
         """Return an object of any names, or a list of pairs."""
@@ -368,16 +377,24 @@ def _definition(reference: str) -> str | None:
     return (found["name"] or "") if found else None
 
 
-def _references(schema: Any) -> Iterator[str]:
+def all_references(schema: Any) -> Iterator[str]:
     """Yield all references in a schema."""
     if isinstance(schema, Mapping):
         if isinstance(schema.get("$ref"), str):
             yield schema["$ref"]
         for value in schema.values():
-            yield from _references(value)
+            yield from all_references(value)
     elif isinstance(schema, list):
         for value in schema:
-            yield from _references(value)
+            yield from all_references(value)
+
+
+def moved_root(schema: Any, place: str) -> Any:
+    """Return a schema in which what refers to the root refers to `place`, where the root is to be."""
+    if isinstance(schema, Mapping):
+        moved = {key: moved_root(value, place) for key, value in schema.items()}
+        return moved | {"$ref": place} if schema.get("$ref") == "#" else moved
+    return [moved_root(value, place) for value in schema] if isinstance(schema, list) else schema
 
 
 def _union(variants: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote_plus, urlencode
+from urllib.parse import parse_qsl, unquote_plus
 
 from .access import REDACTED, written_forms
 
@@ -35,6 +35,8 @@ _FIELDS: Final = (
 _PARAMETERS: Final = {*_FIELDS, "key", "token", "secret", "sig", "signature", "subscription-key"}
 # A field in the text of a line, which may be a piece of JSON.
 _FIELD: Final = re.compile(rf'("(?:{"|".join(_FIELDS)})"\s*:\s*")(?:[^"\\]|\\.)*(?=")', re.IGNORECASE)
+# As OpenAI names one in errors.
+_ORGANIZATION: Final = re.compile(r"\borg-[A-Za-z0-9]{16,}")
 # What belongs to one connection, and not to an answer.
 _HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "set-cookie"})
 
@@ -60,6 +62,7 @@ class Scrubber:
         # The longest first, since one may be a part of another.
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
+        text = _ORGANIZATION.sub(REDACTED, text)
         return self._own(text) if self._own else text
 
     def line(self, line: bytes) -> bytes:
@@ -69,12 +72,14 @@ class Scrubber:
 
     def url(self, url: str) -> str:
         """Return a URL without secrets in its query or elsewhere."""
-        base, _, _ = url.partition("?")
-        query = [(name, REDACTED if name.lower() in _PARAMETERS else value) for name, value in query_of(url)]
-        return self.text(base + (f"?{urlencode(query, safe='[]')}" if query else ""))
+        return self.text(scrubbed_query(url))
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return an answer's headers without secrets, and without those of its connection."""
+        """Return an answer's headers without secrets, which are remembered, and without those of its connection."""
+        for name, value in headers.items():
+            if _SECRET_HEADER.search(name):
+                # What a cookie is, without what the browser is told of it.
+                self.learn("", {name.lower(): value.partition(";")[0]})
         kept = {name.lower(): value for name, value in headers.items() if name.lower() not in _HOP}
         return {name: REDACTED if _SECRET_HEADER.search(name) else self.text(value) for name, value in kept.items()}
 
@@ -86,7 +91,7 @@ class Scrubber:
             return [self.json(item) for item in value]
         if isinstance(value, dict):
             return {
-                name: REDACTED if name.lower() in _FIELDS and isinstance(item, str) else self.json(item)
+                self.text(name): REDACTED if name.lower() in _FIELDS and isinstance(item, str) else self.json(item)
                 for name, item in value.items()
             }
         return value

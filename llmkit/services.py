@@ -6,6 +6,7 @@ A row lists only what a service needs; a quirk that needs code is a subclass of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from .config import APIType, nearest
@@ -26,9 +27,18 @@ _MISTRAL: Final = Dialect(
 _THINKING_OFF: Final = {"thinking": {"type": "disabled"}}
 
 
-def _compatible(name: str, base_url: str, *key_variables: str, dialect: Dialect = _MAX_TOKENS) -> ProviderSpec:
+def _compatible(
+    name: str,
+    base_url: str,
+    *key_variables: str,
+    dialect: Dialect = _MAX_TOKENS,
+    context_windows: Mapping[str, int] | None = None,
+) -> ProviderSpec:
     """Return a service that speaks Chat Completions and wants a key as OpenAI does."""
-    return ProviderSpec(name=name, base_url=base_url, key_variables=key_variables, dialect=dialect)
+    windows = context_windows or {}
+    return ProviderSpec(
+        name=name, base_url=base_url, key_variables=key_variables, dialect=dialect, context_windows=windows
+    )
 
 
 def _on_this_machine(name: str, base_url: str, *key_variables: str) -> ProviderSpec:
@@ -80,6 +90,17 @@ _ANTHROPIC_WINDOWS: Final = {
     **dict.fromkeys(("claude-opus-4-6", "claude-opus-4-7", "claude-opus-4-8", "claude-sonnet-4-6"), 1_000_000),
     **dict.fromkeys((f"claude-{kind}-5" for kind in ("haiku", "sonnet", "opus", "fable", "mythos")), 1_000_000),
 }
+_GEMINI_WINDOWS: Final = {"gemini-": 1_048_576}
+# Gateways put the vendor before the model.
+_GATEWAY_WINDOWS: Final = {
+    f"{vendor}/{model}": window
+    for vendor, windows in (
+        ("openai", _OPENAI_WINDOWS),
+        ("anthropic", _ANTHROPIC_WINDOWS),
+        ("google", _GEMINI_WINDOWS),
+    )
+    for model, window in windows.items()
+}
 
 _OWN: Final = (
     ProviderSpec(
@@ -89,7 +110,7 @@ _OWN: Final = (
         formats=CHAT_AND_RESPONSES,
         dialect=_OPENAI_DIALECT,
         default_model="gpt-4o-mini",
-        context_windows=_OPENAI_WINDOWS,
+        context_windows={**_OPENAI_WINDOWS, **{f"ft:{model}": window for model, window in _OPENAI_WINDOWS.items()}},
         operations=OPENAI,
     ),
     ProviderSpec(
@@ -113,7 +134,7 @@ _OWN: Final = (
         key_prefix="",
         formats={APIType.CHAT_COMPLETION: generate_content},
         default_model="gemini-flash-latest",
-        context_windows={"gemini-": 1_048_576},
+        context_windows=_GEMINI_WINDOWS,
         operations=GEMINI,
     ),
     ProviderSpec(
@@ -136,6 +157,7 @@ _COMPATIBLE: Final = (
         key_prefix="",
         formats=CHAT_AND_RESPONSES,
         dialect=_OPENAI_DIALECT,
+        context_windows=_OPENAI_WINDOWS,
     ),
     ProviderSpec(
         name="azure-deployments",
@@ -166,6 +188,7 @@ _COMPATIBLE: Final = (
         key_variables=("OPENROUTER_API_KEY",),
         formats=CHAT_AND_RESPONSES,
         dialect=_MAX_TOKENS,
+        context_windows=_GATEWAY_WINDOWS,
     ),
     ProviderSpec(
         name="mistral",
@@ -234,10 +257,23 @@ _COMPATIBLE: Final = (
     _compatible("baseten", "https://inference.baseten.co/v1", "BASETEN_API_KEY"),
     _compatible("friendli", "https://api.friendli.ai/serverless/v1", "FRIENDLI_TOKEN"),
     _compatible("cohere", "https://api.cohere.ai/compatibility/v1", "CO_API_KEY", "COHERE_API_KEY"),
-    _compatible("gemini-openai", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
-    _compatible("anthropic-openai", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
+    _compatible(
+        "gemini-openai",
+        "https://generativelanguage.googleapis.com/v1beta/openai",
+        "GEMINI_API_KEY",
+        context_windows=_GEMINI_WINDOWS,
+    ),
+    _compatible(
+        "anthropic-openai", "https://api.anthropic.com/v1", "ANTHROPIC_API_KEY", context_windows=_ANTHROPIC_WINDOWS
+    ),
     _compatible("github", "https://models.github.ai/inference", "GITHUB_TOKEN"),
-    _compatible("vercel", "https://ai-gateway.vercel.sh/v1", "AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
+    _compatible(
+        "vercel",
+        "https://ai-gateway.vercel.sh/v1",
+        "AI_GATEWAY_API_KEY",
+        "VERCEL_OIDC_TOKEN",
+        context_windows=_GATEWAY_WINDOWS,
+    ),
     _compatible(
         "cloudflare",
         "https://api.cloudflare.com/client/v4/accounts/{CLOUDFLARE_ACCOUNT_ID}/ai/v1",

@@ -78,6 +78,11 @@ class ProviderSpec:
     operations: Operations = OPENAI_COMPATIBLE
     idempotency_header: str | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.key_variables, str):
+            # `("ACME_API_KEY")` is no tuple.
+            object.__setattr__(self, "key_variables", (self.key_variables,))
+
     def context_window(self, model: str) -> int | None:
         """Return the tokens that a model's window holds, None where it is not known."""
         fitting = [prefix for prefix in self.context_windows if model.startswith(prefix)]

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .checked import CheckedSchema, CheckedType
-from .codec import decode_json
+from .codec import decode_finite
 from .errors import LLMProviderBadRequestError, LLMProviderConfigurationError, LLMProviderOutputError
 from .response import LLMResponse
-from .schema import AdaptedSchema, SchemaDialect
+from .schema import AdaptedSchema, SchemaDialect, all_references, moved_root
 
 __all__ = ["OutputFormat", "output_format", "partial_object", "schema_format", "split_format", "with_parsed"]
 
@@ -75,8 +75,14 @@ class OutputFormat:
         self.schema = self._type.schema
         self._is_wrapped = self.schema.get("type") != "object" or "properties" not in self.schema
         if self._is_wrapped:
-            value = {key: each for key, each in self.schema.items() if key not in _DEFINITIONS}
-            definitions = {key: each for key, each in self.schema.items() if key in _DEFINITIONS}
+            root = f"{self.name}_value"
+            refers_to_itself = "#" in all_references(self.schema)
+            schema = moved_root(self.schema, f"#/$defs/{root}") if refers_to_itself else self.schema
+            value = {key: each for key, each in schema.items() if key not in _DEFINITIONS}
+            definitions = {key: each for key, each in schema.items() if key in _DEFINITIONS}
+            if refers_to_itself:
+                definitions["$defs"] = {**definitions.get("$defs", {}), root: value}
+                value = {"$ref": f"#/$defs/{root}"}
             self.schema = {"type": "object", "properties": {"value": value}, "required": ["value"], **definitions}
 
     def adapted(self, dialect: SchemaDialect) -> tuple[dict[str, Any], AdaptedSchema]:
@@ -94,11 +100,11 @@ class OutputFormat:
     def partial(self, found: dict[str, Any] | list[Any]) -> Any:
         """Return what a decoded, incomplete answer is so far, unchecked; None before there is anything."""
         if not self._is_wrapped:
-            return self._type.read(found) if isinstance(found, dict) else None
+            return self._type.read_partial(found) if isinstance(found, dict) else None
         # As in `parsed`, the object around the value may be missing.
         if isinstance(found, dict) and found.keys() <= {"value"}:
-            return self._type.read(found.get("value"))
-        return self._type.read(found)
+            return self._type.read_partial(found.get("value"))
+        return self._type.read_partial(found)
 
 
 def partial_object(text: str, format_: OutputFormat | None) -> Any:
@@ -131,7 +137,7 @@ def with_parsed(answer: LLMResponse, format_: OutputFormat | None) -> LLMRespons
     if format_ is None or answer.tool_calls or answer.finish_reason == "pause":
         return answer
     try:
-        found = decode_json(answer.content)
+        found = decode_finite(answer.content)
     except ValueError as error:
         code, told = "invalid_json", f"the answer is no JSON: {error}"
     else:

@@ -220,7 +220,8 @@ class MessageTokenCounter:
         return f"MessageTokenCounter({self._arguments[0]!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _message_counter, self._arguments
+        model, encoding, directory = self._arguments
+        return partial(type(self), model, encoding=encoding, directory=directory), ()
 
     def count(
         self,
@@ -231,12 +232,11 @@ class MessageTokenCounter:
     ) -> TokenCount:
         """Return how many tokens a conversation costs as input; see `count_message_tokens`."""
         conversation = Conversation(messages, tools, self._model, self._media, response_format)
-        name, directory = self._model.encoding, self._arguments[2]
-        counter = load_counter(name, directory) if name else None
+        counter = self._counter()
         total = conversation.tokens + sum(map(partial(self._count, counter), conversation.texts))
         if counter is None:
             return TokenCount(total, False)
-        return TokenCount(total, self._model.exact and conversation.exact, name)
+        return TokenCount(total, self._model.exact and conversation.exact, self._model.encoding)
 
     def within_limit(
         self,
@@ -253,9 +253,7 @@ class MessageTokenCounter:
         return self._counts_within(conversation, limit) if settled is None else settled
 
     def _counts_within(self, conversation: Conversation, limit: int) -> bool:
-        rest = limit - conversation.tokens
-        name, directory = self._model.encoding, self._arguments[2]
-        counter = load_counter(name, directory) if name else None
+        rest, counter = limit - conversation.tokens, self._counter()
         for text in conversation.texts:
             rest -= self._count(counter, text)
             if rest < 0:
@@ -288,6 +286,9 @@ class MessageTokenCounter:
             return None
         return self._counts_within(conversation, limit) if settled is None else settled
 
+    def _counter(self) -> Counter | None:
+        return load_counter(self._model.encoding, self._arguments[2]) if self._model.encoding else None
+
     def _settled(self, conversation: Conversation, limit: int) -> bool | None:
         """Return whether a conversation is within the limit if the length of its texts tells."""
         rest = limit - conversation.tokens
@@ -311,10 +312,6 @@ class MessageTokenCounter:
 
 _REMEMBERED_CHARACTERS = 8_000_000
 _LONGEST_REMEMBERED = 2_000_000
-
-
-def _message_counter(model: str, encoding: str | None, directory: str | None) -> MessageTokenCounter:
-    return MessageTokenCounter(model, encoding=encoding, directory=directory)
 
 
 def _check(name: str, value: object, kind: type) -> None:

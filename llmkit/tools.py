@@ -27,9 +27,10 @@ class Tool:
     Tool(function=weather, strict=True)             # name, description and parameters are those of the function
 
     `parameters` is the schema of its arguments (None: it takes none); `strict` asks the service to enforce it.
-    `function` is the Python function, or the type of the arguments, that the tool is made of; it is not sent. A
-    tool that the service itself runs, or of a kind that llmkit does not know, is `native`: the service's own dict,
-    sent as it is.
+    `function` is the Python function, or the type of the arguments, that the tool is made of; it is not sent. `extra`
+    holds keys that one API knows besides, e.g. Anthropic's `cache_control`, as do the other keys of a dict. A tool
+    that the service itself runs, or of a kind that llmkit does not know, is `native`: the service's own dict, sent as
+    it is.
     """
 
     name: str = ""
@@ -38,6 +39,7 @@ class Tool:
     strict: bool | None = None
     native: Mapping[str, Any] | None = None
     function: Callable[..., Any] | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 _FIELDS: Final[Mapping[str, tuple[Any, str]]] = {
@@ -46,7 +48,9 @@ _FIELDS: Final[Mapping[str, tuple[Any, str]]] = {
     "parameters": ((Mapping, NoneType), "a dict, or None"),
     "native": ((Mapping, NoneType), "a dict, or None"),
     "function": ((Callable, NoneType), "a function, or None"),
+    "extra": (Mapping, "a dict"),
 }
+_KNOWN_KEYS: Final = {"type", "function", "name", "description", "parameters", "input_schema", "strict"}
 
 
 def parse_tools(tools: Any) -> tuple[Tool, ...]:
@@ -73,7 +77,7 @@ def _tool(tool: Any, place: str) -> Tool:
         raise LLMProviderBadRequestError(
             f"{place} is {type_with_article(tool)}; it must be a function, a pydantic model, a dict or a Tool"
         )
-    kind = tool.get("type", "function")
+    kind, outer = tool.get("type", "function"), tool
     if kind == "function" and isinstance(tool.get("function"), Mapping):
         tool = tool["function"]
     elif kind not in ("function", "custom") or "custom" in tool or (kind == "custom" and "input_schema" not in tool):
@@ -88,6 +92,7 @@ def _tool(tool: Any, place: str) -> Tool:
         description=tool.get("description"),
         parameters=tool.get("parameters", tool.get("input_schema")),
         strict=tool.get("strict"),
+        extra={key: value for key, value in {**outer, **tool}.items() if key not in _KNOWN_KEYS},
     )
     check_fields(made, place, _FIELDS)
     return made
@@ -120,6 +125,7 @@ class Toolbox:
             for tool in self.tools
             if tool.function is not None and not isinstance(tool.function, type)
         }
+        self._strict = {tool.name for tool in self.tools if tool.strict}
         self._others = {tool.name or (tool.native or {}).get("name") for tool in self.tools} - self._functions.keys()
         for name, function in self._functions.items():
             if function.is_async and not may_await:
@@ -147,7 +153,7 @@ class Toolbox:
             raise ValueError(f"there is no tool {call.name!r}{nearest(call.name, self._functions)}")
         if call.parse_error:
             raise ValueError(call.parse_error)
-        return function.bound(call.arguments)
+        return function.bound(call.arguments, adapted=call.name in self._strict)
 
 
 def tool_result(call: ToolCall, value: Any, *, is_error: bool = False) -> dict[str, Any]:

@@ -89,6 +89,24 @@ def test_what_a_request_carries_is_taken_out_of_everything(name: str, value: str
     assert scrubber.line(f"data: {secret}\n".encode()) == b"data: [redacted]\n"
 
 
+def test_what_an_answer_tells_in_its_headers_is_taken_out_of_its_body(path: Path) -> None:
+    headers = {
+        "OpenAI-Organization": "acme-secret-corp",
+        "openai-project": "proj_abcdefgh1234",
+        "Set-Cookie": "__cf_bm=COOKIEVALUE12345; path=/; HttpOnly; Secure",
+    }
+    told = "acme-secret-corp proj_abcdefgh1234 COOKIEVALUE12345 org-AbCdEfGh0123456789abcdef HttpOnly"
+    for body in (json.dumps({"error": {"message": told, KEY: 1}}), f"data: {told} {KEY}\n\n"):
+        cassette = Cassette(path, "all")
+        exchange = cassette.record(*REQUEST)
+        exchange.status, exchange.headers, exchange.pieces = 429, dict(headers), [body.encode()]
+        exchange.finish()
+        cassette.save()
+        text = path.read_text("utf-8")
+        assert not [secret for secret in (*told.split()[:-1], KEY) if secret in text]
+        assert "HttpOnly" in text
+
+
 @pytest.mark.parametrize(
     ("url", "scrubbed"),
     [

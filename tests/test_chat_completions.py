@@ -267,7 +267,7 @@ class TestStreams:
             ([chunk({"content": "A"}), "[DONE]"], "stop", None),
             ([chunk({"content": "A"}, ""), "[DONE]"], "stop", None),
             ([chunk({"tool_calls": [call("1", "f", "{}")]}, "stop")], "tool_calls", "stop"),
-            ([chunk({"tool_calls": [call("1", "f", "{}")]}, "")], "tool_calls", ""),
+            ([chunk({"tool_calls": [call("1", "f", "{}")]}, ""), "[DONE]"], "tool_calls", ""),
             ([chunk({"tool_calls": [call("1", "f", "{}")]}), "[DONE]"], "tool_calls", None),
             ([chunk({"tool_calls": [call("1", "f", "{")]}, "length")], "length", "length"),
             ([chunk({"content": "A"}, "stop"), chunk({"content": ""}, "stop"), "[DONE]"], "stop", "stop"),
@@ -281,6 +281,28 @@ class TestStreams:
     def test_finish_reasons(self, stream: list[Any], reason: str, raw: str | None) -> None:
         result = decoded(CHAT, [sse(*stream)])
         assert (result.failure, result.events[-1]) == (None, Finish(reason, raw))
+
+    @pytest.mark.parametrize("arguments", ["{", "{}"])
+    def test_an_empty_finish_reason_is_no_end(self, arguments: str) -> None:
+        """Some services write it on every chunk, so that the next call may be what is missing."""
+        stream = [chunk({"content": "A"}, ""), chunk({"tool_calls": [call("1", "f", arguments)]}, "")]
+        result = decoded(CHAT, [sse(*stream)])
+        assert isinstance(result.failure, LLMProviderStreamError)
+        assert not result.finished
+
+    def test_only_choice_0_is_read_wherever_it_stands(self) -> None:
+        other = {"index": 1, "delta": {"content": "B"}, "finish_reason": "length"}
+        own = chunk({"content": "A"}), chunk({}, "stop")
+        chunks = [{**each, "choices": [other, *each["choices"]]} for each in own]
+        assert answer(CHAT, decoded(CHAT, [sse(*chunks, "[DONE]")]).events).content == "A"
+        body = completion(content="A")
+        body["choices"].insert(0, {"index": 1, "message": {"content": "B"}, "finish_reason": "length"})
+        assert (read(CHAT, body).content, read(CHAT, body).finish_reason) == ("A", "stop")
+
+    @pytest.mark.parametrize("choice", [{"index": 1, "message": {"content": "B"}}, {"text": "B"}, {"message": None}])
+    def test_a_body_without_a_message_is_no_answer(self, choice: dict[str, Any]) -> None:
+        with pytest.raises(LLMProviderServerError, match="choice 0 has no message"):
+            read(CHAT, {"id": "1", "choices": [choice]})
 
     @pytest.mark.parametrize(
         "stream",
@@ -605,6 +627,34 @@ class TestUnknownChunks:
         result = decoded(CHAT, [sse(chunk({"content": "all"}), odd, chunk({}, "stop"), "[DONE]")])
         assert result.failure is None
         assert UnknownEvent("message", odd) in result.events
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        [{"type": "reasoning.encrypted", "data": data, "id": data} for data in ("a", "b")],
+        [{"type": "reasoning.text", "text": t, "signature": t, "format": None, "index": None} for t in ("a", "b")],
+        [{"type": "reasoning.text", "text": "a", "index": 0, "format": None}],
+    ],
+)
+def test_reasoning_details_without_an_index_stay_apart(details: list[dict[str, Any]]) -> None:
+    body = completion(content="4", reasoning_details=details)
+    streamed = decoded(CHAT, [sse(*(chunk({"reasoning_details": [each]}) for each in details), chunk({}, "stop"))])
+    for made in (read(CHAT, body), answer(CHAT, streamed.events)):
+        assert made.native == [{"reasoning_details": details}]
+
+
+def test_pieces_of_reasoning_without_an_index_are_put_together() -> None:
+    pieces = [{"type": "reasoning.text", "text": text, "format": "x"} for text in ("Two ", "and ", "two.")]
+    streamed = decoded(CHAT, [sse(*(chunk({"reasoning_details": [each]}) for each in pieces), chunk({}, "stop"))])
+    whole = {"type": "reasoning.text", "text": "Two and two.", "format": "x"}
+    assert answer(CHAT, streamed.events).native == [{"reasoning_details": [whole]}]
+
+
+def test_counts_may_be_written_with_a_point() -> None:
+    usage = read_usage({"prompt_tokens": 12.0, "completion_tokens": 3.0, "total_tokens": float("inf")})
+    assert (usage.input_uncached, usage.output_text) == (12, 3)
+    assert read_usage({"prompt_tokens": 1.5, "completion_tokens": True}).input_uncached == 0
 
 
 def test_odd_json_at_the_very_end_is_an_error_of_the_stream() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmkit import create_sync_llm_provider
-from llmkit.choice import choose, default_provider
+from llmkit.choice import choose, default_provider, doubt
 from llmkit.errors import LLMProviderConfigurationError
 
 
@@ -53,6 +53,11 @@ def test_the_local_model_is_the_default_where_no_key_is_set(monkeypatch: pytest.
     assert default_provider() == "local"
     # The variable names a model of the default provider's, which is openai where none is named.
     assert choose() == ("local", "smollm2-135m-instruct")
+    for name in (None, "gpt-4o"):
+        assert "neither OPENAI_API_KEY nor DEFAULT_LLM_PROVIDER is set" in doubt(name, choose(name))
+    assert not doubt("local", choose("local"))
+    monkeypatch.setenv("DEFAULT_LLM_PROVIDER", "local")
+    assert not doubt(None, choose())
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,21 @@ def test_a_lenient_decoder_takes_half_a_surrogate_pair_and_no_other_fault() -> N
             codec.lenient_decode(text)
 
 
+@pytest.mark.parametrize("decoder", ["msgspec", "pydantic_core", None])
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "1" * 400 + ".0", "12.5e0308"])
+def test_numbers_that_no_float_holds(monkeypatch: pytest.MonkeyPatch, decoder: str | None, number: str) -> None:
+    for name in {"msgspec", "pydantic_core"} - {decoder}:
+        monkeypatch.setitem(sys.modules, name, None)
+    codec._fast_decoder.cache_clear()
+    try:
+        with pytest.raises(ValueError):
+            codec.decode_finite(f'{{"a": [{number}]}}')
+        for fine in (f'"{number}"', "1e300", "-2.5e+0300", "1" * 400):
+            codec.decode_finite(fine)
+    finally:
+        codec._fast_decoder.cache_clear()
+
+
 class TestEncoding:
     def test_compact_utf_8(self) -> None:
         value = {"text": "é😀\u2028", "numbers": (1, 2.5), "nothing": None, "mapping": MappingProxyType({"a": True})}
@@ -175,10 +190,25 @@ class TestEncoding:
         with pytest.raises(LLMProviderBadRequestError):
             codec.encode_json(value)
 
-    @pytest.mark.parametrize("value", [math.nan, [math.inf], {"a": object()}, {"a": b"bytes"}, {(1, 2): 3}, {1, 2}])
-    def test_what_is_no_json_is_refused(self, value: Any) -> None:
-        with pytest.raises(LLMProviderBadRequestError, match="cannot be written as JSON"):
+    @pytest.mark.parametrize(
+        ("value", "told"),
+        [
+            (math.nan, "the value is nan"),
+            ([math.inf], "[0] is inf"),
+            ({"a": [{"b": object()}], "c": math.nan}, "a[0].b is an object"),
+            (MappingProxyType({"a": b"bytes"}), "a is a bytes"),
+            ({(1, 2): 3}, "a key of the body is a tuple"),
+            ({1, 2}, "the value is a set"),
+            ([10**5000], "Exceeds the limit"),
+        ],
+    )
+    def test_what_is_no_json_is_refused_with_its_place(self, value: Any, told: str) -> None:
+        with pytest.raises(LLMProviderBadRequestError) as caught:
             codec.encode_json(value)
+        assert caught.value.message.startswith(f"the request cannot be written as JSON: {told}")
+        if not told.startswith("Exceeds"):
+            with pytest.raises(LLMProviderBadRequestError, match=r"part\.x"):
+                codec.encode_json({"x": value}, "part")
 
     def test_a_circle_is_refused(self) -> None:
         circle: list[Any] = []

@@ -133,6 +133,22 @@ def test_a_parameter_that_is_all_but_a_setting_is_told_of(server: Server, run: R
     assert (server.bodies[0]["temprature"], server.bodies[0]["top_k"]) == (1, 3)
 
 
+def test_a_service_that_is_all_but_one_is_told_of(server: Server, run: Run) -> None:
+    server.default = json_reply(API.plain("Hello"))
+    _, _, err = run("chat", "--no-stream", "-m", "antropic/claude", "Hi")
+    assert err == (
+        "llmkit: there is no service 'antropic', so openai is asked for 'antropic/claude'; did you mean 'anthropic'?\n"
+    )
+    for model in ("openai/gpt-4o", "org/model", "gpt-4o"):
+        assert run("chat", "--no-stream", "-m", model, "Hi")[2] == ""
+
+
+def test_nested_values_of_an_option_are_text(server: Server, run: Run) -> None:
+    server.default = json_reply(API.plain("Hello"))
+    assert run("chat", "--no-stream", "-o", "foo=" + "[" * 100_000, "Hi")[0] == 0
+    assert server.bodies[0]["foo"] == "[" * 100_000
+
+
 def test_another_service_answers(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     server.add(stream_reply(Messages().stream("Bonjour")))
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
@@ -250,7 +266,9 @@ def test_a_service_that_fails_is_one_line_and_the_status_one(server: Server, run
         (["chat", "-m", "azure", "Hi"], "azure: no default model"),
         (["chat", "--temperature", "3", "Hi"], "temperature is 3.0; it must be a number from 0 to 2"),
         (["chat", "-o", "top_p", "Hi"], "'top_p' must be like NAME=VALUE"),
+        (["chat", "-o", "extra_params=5", "-o", "foo=1", "Hi"], "extra_params is an int"),
         (["chat", "--schema", "{", "Hi"], "the schema is no JSON"),
+        (["chat", "--schema", '{"a": ' + "[" * 100_000, "Hi"], "the schema is no JSON"),
         (["chat", "--schema", '{"type": "objekt"}', "Hi"], "the schema is no JSON schema"),
         (["chat", "--schema", "nowhere.json", "Hi"], "nowhere.json cannot be read"),
         (["chat", "--api-type", "soap", "Hi"], "invalid choice: 'soap'"),

@@ -135,6 +135,9 @@ def test_closed_streams_are_no_error(server: Server) -> None:
     command = ["bash", "-c", '"$@" <&- 2>&-', "bash", *COMMAND, "chat", "--usage", "Hi"]
     done = subprocess.run(command, env=environment(server), stdout=subprocess.PIPE, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout) == (0, b"Hello\n")
+    command[2] = '"$@" >&-'
+    done = subprocess.run(command, env=environment(server), stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
 
 
 def test_an_encoding_that_lacks_a_character_does_not_end_the_answer(server: Server) -> None:

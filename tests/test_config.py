@@ -132,6 +132,13 @@ def test_what_may_hold_a_key_is_in_no_repr() -> None:
     assert "secret" not in f"{config!r} {config}"
 
 
+def test_a_copy_keeps_what_was_set() -> None:
+    config = LLMConfig(model_name="m", seed=3)
+    assert config.replace(timeout=5).explicit == config.__replace__(timeout=5).explicit == {"seed", "timeout"}
+    assert config.without({"seed", "stop"}) == LLMConfig(model_name="m")
+    assert config.without({"seed"}).explicit == frozenset()
+
+
 def test_a_wrong_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(LLMProviderConfigurationError, match=r"'temperatur'; did you mean 'temperature'\?"):
         LLMConfig(model_name="m", temperatur=1)  # type: ignore[call-arg]

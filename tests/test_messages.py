@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,6 +97,12 @@ def test_parts(part: Any, expected: Any, as_object: bool) -> None:
         ([{"content": "a"}], "messages[0] has no role; it must be one of system, developer"),
         ([user("a"), {"role": "usr", "content": "a"}], "messages[1].role is 'usr'; did you mean 'user'?"),
         ([{"role": None, "content": "a"}], "messages[0].role is None"),
+        ([{"role": "item", "content": "lost"}], "messages[0].role is 'item'"),
+        (b"Hello", "messages is a bytes; it must be a string or a list of messages"),
+        ([Message(role="assistant", tool_calls=(ToolCall("1", "f", {"a": [math.nan]}),))],
+         "messages[0].tool_calls[0].arguments.a[0] is nan"),
+        ([Message(role="assistant", tool_calls=(ToolCall("1", "f", {"when": object()}),))],
+         "messages[0].tool_calls[0].arguments.when is an object"),
         ([{"role": "user"}], "messages[0].content is None; it must be a string or a list of parts"),
         ([{"role": "user", "content": []}], "messages[0].content is empty"),
         ([Message(role="user")], "messages[0].content is empty"),

@@ -11,6 +11,7 @@ import pytest
 from llmkit import (
     APIType,
     AsyncProvider,
+    Hooks,
     LLMConfig,
     LLMProvider,
     LLMProviderBadRequestError,
@@ -18,6 +19,7 @@ from llmkit import (
     LLMProviderTokenLimitError,
     LLMProviderUnsupportedOperationError,
     LLMResponse,
+    MemoryCache,
     ProviderSpec,
     SyncProvider,
     clear_provider_cache,
@@ -127,6 +129,31 @@ class TestFactory:
         assert get_cached_sync_provider("openai", **arguments) is get_cached_sync_provider("openai", **arguments)
         clear_provider_cache()
         assert get_cached_provider("openai", **arguments) is not first
+
+    def test_objects_that_look_alike_are_told_apart(self) -> None:
+        class Cache(MemoryCache):
+            def __repr__(self) -> str:
+                return "Cache()"
+
+        class Watcher(Hooks):
+            def __repr__(self) -> str:
+                return "Watcher()"
+
+        caches, watchers = (Cache(), Cache()), (Watcher(), Watcher())
+        arguments: dict[str, Any] = {"model_name": "gpt-4o", "api_key": KEY}
+        made = [
+            get_cached_provider("openai", cache=cache, hooks=[watcher], **arguments)
+            for cache in caches
+            for watcher in watchers
+        ]
+        assert len({*map(id, made)}) == 4
+        assert get_cached_provider("openai", cache=caches[1], hooks=[watchers[1]], **arguments) is made[3]
+
+    def test_names_of_services_are_the_same_in_any_case(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DEFAULT_LLM_PROVIDER", "OpenAI")
+        monkeypatch.setenv("DEFAULT_MODEL_NAME", "gpt-4.1")
+        made = [create_sync_llm_provider(name, api_key=KEY) for name in (None, "openai", "OpenAI")]
+        assert {(each.provider_type, each.config.model_name) for each in made} == {("openai", "gpt-4.1")}
 
     def test_a_registered_class_is_made_with_config_and_key(self) -> None:
         class CustomProvider(LLMProvider):
@@ -303,11 +330,29 @@ class TestProvider:
         with pytest.raises(LLMProviderConfigurationError, match=told):
             provider(**wiring)
 
-    @pytest.mark.parametrize(("name", "meant"), [("tool", "tools"), ("respons_format", "response_format")])
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("tool", "tools"),
+            ("respons_format", "response_format"),
+            ("sytem_prompt", "system_prompt"),
+            ("stream_mod", "stream_mode"),
+        ],
+    )
     def test_a_misspelt_keyword_of_a_call_is_told_among_those_of_calls(self, name: str, meant: str) -> None:
         options: dict[str, Any] = {name: None}
         with pytest.raises(LLMProviderConfigurationError, match=rf"no setting '{name}'; did you mean '{meant}'\?"):
             provider().build_request("Hello", **options)
+
+    def test_a_request_is_built_as_a_call_is_made(self) -> None:
+        body = provider().build_request("Hello", "Be brief").body
+        assert body and body["messages"][0] == {"role": "system", "content": "Be brief"}
+
+    def test_what_an_api_cannot_say_is_refused_in_the_name_of_the_provider(self) -> None:
+        for options in ({"previous_response_id": "r"}, {"api_type": "responses", "seed": 1}):
+            with pytest.raises(LLMProviderUnsupportedOperationError) as caught:
+                provider().build_request("Hello", **options)
+            assert caught.value.provider == "openai"
 
     def test_a_system_prompt_that_is_no_text_is_refused(self) -> None:
         with pytest.raises(LLMProviderBadRequestError, match=r"^system_prompt is an int; it must be a string, or None"):

@@ -242,6 +242,42 @@ class TestStreams:
         body = b'event: response.output_text.delta\ndata: {"delta": "A"}\n\n' + sse(ended(response()))
         assert answer(RESPONSES, decoded(RESPONSES, [body]).events).content == "A"
 
+    def test_the_type_of_a_piece_of_a_call_may_stand_outside_too(self) -> None:
+        events = [
+            *(added(CALL), delta("function_call_arguments", '{"q": 1}')),
+            *(added(SHELL, 1), delta("custom_tool_call_input", "ls -l", 1)),
+        ]
+        outside = "".join(
+            f"event: {event.pop('type')}\ndata: {json.dumps(event)}\n\n" for event in map(dict, events)
+        ).encode()
+        body = sse(*begun(tools=[{"type": "custom"}])) + outside + sse(ended(response()))
+        assert answer(RESPONSES, decoded(RESPONSES, [body]).events).tool_calls == [
+            ToolCall("1", "lookup", {"q": 1}, '{"q": 1}'),
+            ToolCall("s", "shell", arguments_text="ls -l", kind="custom"),
+        ]
+
+    @pytest.mark.parametrize(
+        "final",
+        [
+            [ended(response(HELLO))],
+            [done(HELLO), ended(response(HELLO))],
+            [{"type": "response.output_item.done", "item": HELLO}, ended(response(HELLO))],
+        ],
+        ids=["in the final object", "done with a number", "done without one"],
+    )
+    @pytest.mark.parametrize("keys", [{}, {"output_index": 0}, {"item_id": HELLO["id"]}])
+    def test_a_text_that_came_in_pieces_is_not_read_again(self, keys: dict[str, Any], final: list[Any]) -> None:
+        pieces = [{"type": "response.output_text.delta", "delta": text, **keys} for text in ("Hello ", "you.")]
+        result = decoded(RESPONSES, [sse(*begun(), *pieces, *final)])
+        assert (result.failure, answer(RESPONSES, result.events).content) == (None, "Hello you.")
+
+    def test_an_item_of_a_strange_type_goes_back(self) -> None:
+        strange = {"type": ["x"], "id": "s"}
+        made = read(RESPONSES, response(strange, HELLO))
+        made.issuer = issuer(RESPONSES)
+        body = make_request(RESPONSES, [made.to_message()]).body
+        assert body is not None and body["input"] == [strange, HELLO]
+
     def test_done_markers_and_unknown_events_are_no_end(self) -> None:
         unknown = {"type": "response.new_thing", "thing": 1}
         stream = [*begun(), unknown, "[DONE]", delta("output_text", "A"), ended(response()), "[DONE]"]

@@ -62,6 +62,29 @@ def test_an_api_that_a_service_lacks_is_refused_by_name(spec: ProviderSpec) -> N
             provider.build_request("Hello")
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "window"),
+    [
+        ("azure", "gpt-4o", 128_000),
+        ("openai", "ft:gpt-4o:acme", 128_000),
+        ("openrouter", "openai/gpt-4o", 128_000),
+        ("openrouter", "anthropic/claude-sonnet-4.5", 200_000),
+        ("vercel", "google/gemini-2.5-flash", 1_048_576),
+        ("gemini-openai", "gemini-2.5-flash", 1_048_576),
+        ("anthropic-openai", "claude-sonnet-4-5", 200_000),
+        ("openrouter", "gpt-4o", 8192),
+    ],
+)
+def test_the_window_of_a_model_is_known_at_every_door(name: str, model: str, window: int) -> None:
+    assert create(name, model_name=model, api_key=KEY).config.token_limit == window
+
+
+def test_one_variable_is_no_list_of_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "secret")
+    spec = ProviderSpec(name="acme", base_url="https://acme.example.com", key_variables=("ACME_TOKEN"))  # type: ignore[arg-type]
+    assert spec.key_variables == ("ACME_TOKEN",)
+
+
 def test_azure_has_its_own_header_and_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://res.openai.azure.com/")
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")

@@ -21,7 +21,7 @@ from llmkit import (
     ToolCall,
     create_sync_llm_provider,
 )
-from llmkit.schema import ANTHROPIC, OPENAI_STRICT
+from llmkit.schema import ANTHROPIC, GEMINI, OPENAI_STRICT
 from llmkit.structured import output_format, partial_object, schema_format, with_parsed
 
 
@@ -300,6 +300,58 @@ def test_a_schema_alone_is_a_format_whose_answers_are_plain_json() -> None:
     response = with_parsed(answer('{"value": [{"x": 1, "label": null}]}'), format_)
     assert response.parsed == [{"x": 1}]
     assert response.to_dict()["parsed"] == [{"x": 1}]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+    name: str = "Tom"
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    name: str = "Rex"
+
+
+class Pet(BaseModel):
+    pet: Cat | Dog
+    tagged: Annotated[Cat | Dog, Field(discriminator="kind")] = Cat()
+
+
+def test_variants_with_tags_that_have_defaults() -> None:
+    pet = {"pet": {"kind": "dog", "name": None}, "tagged": {"kind": "cat", "lives": None, "name": "Kit"}}
+    assert parsed(Pet, pet) == Pet(pet=Dog(), tagged=Cat(name="Kit"))
+    # A service that ignores the schema may still leave out a tag, or null it.
+    assert parsed(Pet, {"pet": {"kind": None, "lives": 7, "name": None}, "tagged": {"kind": "dog"}}).pet == Cat(lives=7)
+
+
+class Scores(BaseModel):
+    scores: dict[str, int]
+
+
+@pytest.mark.parametrize(
+    "pairs", [[{"key": [1], "value": 2}], [{"key": "a"}, {"key": "b", "value": 1}], [{"key": "a"}]]
+)
+def test_pairs_that_are_none_are_an_error(pairs: Any) -> None:
+    with pytest.raises(LLMProviderOutputError, match="scores: Input should be an object"):
+        parsed(Scores, {"scores": pairs})
+
+
+def test_a_number_that_no_float_holds_is_an_error() -> None:
+    for text in ('{"x": 1e999, "y": 1}', '{"x": 1, "y": -1e400}'):
+        with pytest.raises(LLMProviderOutputError) as caught:
+            parsed(Point, text)
+        assert caught.value.code == "invalid_json"
+
+
+def test_a_schema_may_refer_to_its_root() -> None:
+    tree = {"type": "array", "items": {"anyOf": [{"type": "integer"}, {"$ref": "#"}]}}
+    format_ = schema_format(tree, "tree")
+    for dialect in (OPENAI_STRICT, GEMINI):
+        schema = format_.adapted(dialect)[1].schema
+        assert schema["properties"]["value"] == {"$ref": "#/$defs/tree_value"}
+        assert schema["$defs"]["tree_value"]["items"]["anyOf"][1] == {"$ref": "#/$defs/tree_value"}
+    assert with_parsed(answer('{"value": [1, [2, []]]}'), format_).parsed == [1, [2, []]]
 
 
 POINT = {"type": "object", "properties": {"x": {"type": "integer"}, "label": {"type": "string"}}, "required": ["x"]}

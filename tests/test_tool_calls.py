@@ -48,6 +48,12 @@ ASSEMBLED: dict[str, tuple[list[dict[str, Any]], list[ToolCall]]] = {
     "index reused by another name without id": ([piece(0, **WHOLE_F), piece(0, **WHOLE_G)], [*UNNAMED]),
     "index reused by the same name, arguments whole": (
         [piece(0, **WHOLE_F), piece(0, **WHOLE_F)], [UNNAMED[0], replace(UNNAMED[0], id="call_chatcmpl-1_1")]),
+    "the same id and name under two indexes": (
+        [piece(0, "f", "f", ""), piece(0, arguments='{"x": 1}'), piece(1, "f", "f", ""),
+         piece(1, arguments='{"x": 1}')],
+        [replace(F, id="f"), replace(F, id="f")]),
+    "said again with its id, without text": (
+        [piece(id="a", **WHOLE_F), piece(id="a", name="f", arguments="")], [F]),
     "index missing": ([piece(id="a", **WHOLE_F), piece(id="b", **WHOLE_G)], [F, G]),
     "index missing, in pieces": (
         [piece(id="a", name="f", arguments='{"x"'), piece(arguments=": 1}"), piece(id="b", name="g"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, validate_call
 
 from llmkit import (
     LLMProviderBadRequestError,
@@ -111,6 +111,48 @@ def test_a_field_says_more_than_the_docstring() -> None:
         "additionalProperties": False,
     }
     assert made(roll).description is None
+
+
+def test_a_field_may_be_the_default() -> None:
+    def weather(city: str = Field(description="The city"), days: int = Field(default=3, ge=1, le=7)) -> str:
+        return f"{city} {days}"
+
+    for function in (weather, validate_call(weather)):
+        assert made(function).parameters == {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string", "description": "The city"},
+                "days": {"type": "integer", "default": 3, "minimum": 1, "maximum": 7},
+            },
+            "required": ["city"],
+            "additionalProperties": False,
+        }
+        bound = Toolbox([function], may_await=False).bound
+        assert bound(call("weather", '{"city": "Rome"}'))() == "Rome 3"
+        assert bound(call("weather", '{"city": "Rome", "days": 2}'))() == "Rome 2"
+        with pytest.raises(ValueError, match="city: Field required"):
+            bound(call("weather", "{}"))
+
+
+def test_lists_are_pairs_only_where_they_were_asked_for() -> None:
+    def save(data: dict[str, Any] | list[Any]) -> str:
+        return repr(data)
+
+    pairs = '{"data": [{"key": "a", "value": 1}]}'
+    plain = Toolbox([save], may_await=False).bound
+    assert plain(call("save", pairs))() == "[{'key': 'a', 'value': 1}]"
+    assert plain(call("save", '{"data": []}'))() == "[]"
+    strict = Toolbox([Tool(function=save, strict=True)], may_await=False).bound
+    assert strict(call("save", pairs))() == "{'a': 1}"
+    assert strict(call("save", '{"data": []}'))() == "[]"
+
+
+def test_a_number_that_no_float_holds_is_told_to_the_model() -> None:
+    def half(x: float) -> float:
+        return x / 2
+
+    with pytest.raises(ValueError, match="the arguments are not JSON"):
+        Toolbox([half], may_await=False).bound(call("half", '{"x": 1e999}'))
 
 
 def test_parameters_may_be_called_as_a_model_would_not_have_it() -> None:
@@ -299,6 +341,15 @@ class Fetcher:
         return url
 
 
+def test_an_async_function_in_a_plain_wrapper_is_one() -> None:
+    @functools.wraps(fetch)
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        return fetch(*arguments, **keywords)
+
+    with pytest.raises(LLMProviderBadRequestError, match="the tool fetch is an async function"):
+        Toolbox([wrapped], may_await=False)
+
+
 def test_async_functions_need_someone_to_await_them() -> None:
     for function in (fetch, functools.partial(fetch), Fetcher()):
         Toolbox([function], may_await=True)
@@ -410,6 +461,39 @@ def test_what_chooses_no_tool_is_refused(name: str, settings: dict[str, Any], ch
     function = {"type": "function", "function": {"name": "weather"}}
     for allowed in (None, "weather", function, {"type": "function", "name": "weather"}, {"type": "auto"}):
         provider.build_request("Hi", tools=[weather], tool_choice=allowed)
+    bodies = [
+        provider.build_request("Hi", tools=[weather], tool_choice=named).body
+        for named in ("weather", function, {"function": {"name": "weather"}})
+    ]
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "path"),
+    [
+        ("openrouter", {}, ["tools", 0]),
+        ("openai", {"api_type": "responses"}, ["tools", 0]),
+        ("anthropic", {}, ["tools", 0]),
+        ("gemini", {}, ["tools", 0, "functionDeclarations", 0]),
+    ],
+)
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}},
+        {"type": "function", "name": "f", "parameters": {"type": "object"}},
+        {"name": "f", "input_schema": {"type": "object"}},
+    ],
+)
+def test_keys_of_a_tool_that_one_api_knows_are_sent(
+    name: str, settings: dict[str, Any], path: list[Any], tool: dict[str, Any]
+) -> None:
+    extra = {"cache_control": {"type": "ephemeral"}, "defer_loading": True}
+    provider = create_sync_llm_provider(name, api_key="k", model_name="m", **settings)
+    sent: Any = provider.build_request("Hi", tools=[{**tool, **extra}, Tool(name="g", extra=extra)]).body
+    for key in path[:-1]:
+        sent = sent[key]
+    assert [{key: each.get(key) for key in extra} for each in sent] == [extra, extra]
 
 
 @pytest.mark.parametrize(

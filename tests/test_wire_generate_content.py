@@ -437,6 +437,14 @@ class TestStream:
         ]
         assert [event.index for event in events if isinstance(event, ToolCallDelta)] == [0, 1, 2]
 
+    def test_a_call_that_is_null_is_none(self) -> None:
+        events, _ = decoded(chunk({"text": "Hi", "functionCall": None}, finish="STOP"))
+        answer = built(events)
+        assert (answer.content, answer.tool_calls, answer.finish_reason) == ("Hi", [], "stop")
+        body = request([{"role": "user", "content": "a"}, answer.to_message(), {"role": "user", "content": "b"}]).body
+        assert body is not None
+        assert body["contents"][1]["parts"][0]["text"] == "Hi"
+
     def test_usage_takes_the_last_figure_of_each_key(self) -> None:
         first = {"promptTokenCount": 46, "candidatesTokenCount": 51, "thoughtsTokenCount": 101, "totalTokenCount": 198}
         second = {

@@ -224,7 +224,10 @@ class AsyncExchange:
         response = await self._send_once(call, request, retries)
         if response.status_code >= 300:
             raise await self._error(response, call, retries)
-        return await self._read_json(response, call, retries, lambda body: read_object(body, read))
+        # Together lists its models with no object around them.
+        return await self._read_json(
+            response, call, retries, lambda body: read_object({"data": body} if isinstance(body, list) else body, read)
+        )
 
     async def _open_once(self, call: Call, retries: Retries, keep: AsyncKeep | None) -> AsyncEventReader:
         response, request = await self._send(call, retries, keep)
@@ -301,6 +304,8 @@ class AsyncExchange:
         late = bound == "deadline" or (retries.deadline is not None and time.monotonic() >= retries.deadline)
         if late and isinstance(failure, LLMProviderTimeoutError):
             failure = too_late(call.config, "deadline")
+        if failure.code == "ConnectError":
+            failure.args = (f"{failure.message}; the address is {without_secrets(self._provider.base_url)}",)
         failure = self._provider.named(failure, call.config)
         if traffic:
             traffic.failed(failure)
@@ -335,20 +340,16 @@ class AsyncExchange:
             await kept.until_end()
         return kept.transport
 
-    async def _read(self, response: httpx.Response, call: Call, retries: Retries) -> bytes:
-        """Return the whole body, decompressed, and release the connection; raises for one over `max_body_bytes`."""
+    async def _read_json(
+        self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
+    ) -> Result:
+        """Return what `read` makes of the whole body; the connection is free then. Raises for too large a body."""
         pieces: list[bytes] = []
         failure = await receive(response, call.config, retries.deadline, call.config.max_body_bytes, pieces)
         if failure:
             raise self._named(failure, response, call)
-        return b"".join(pieces)
-
-    async def _read_json(
-        self, response: httpx.Response, call: Call, retries: Retries, read: Callable[[Any], Result]
-    ) -> Result:
-        body = await self._read(response, call, retries)
         try:
-            return read(_decoded(body, call.config.max_json_depth))
+            return read(_decoded(b"".join(pieces), call.config.max_json_depth))
         except LLMProviderError as error:
             raise self._named(error, response, call) from None
 

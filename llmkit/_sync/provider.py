@@ -19,7 +19,7 @@ from ..provider import LLMProvider
 from ..response import LLMResponse, ToolCall
 from ..specs import ProviderSpec
 from ..tools import Toolbox, forces_call, tool_result
-from ..wire.operations import Embeddings, ModelInfo, checked_texts
+from ..wire.operations import Embeddings, ModelInfo, checked_texts, complete
 from ._backend import MAY_AWAIT, call_function, sleep
 from .exchange import SyncExchange
 from .stream import SyncStream, check_keep_text
@@ -68,6 +68,15 @@ class SyncBaseProvider(LLMProvider):
         stream_mode: Literal[StreamMode.DISABLED, StreamMode.AUTO, "disabled", "auto"] | None = None,
         **options: Unpack[CallOptions],
     ) -> LLMResponse: ...
+    @overload
+    def execute(
+        self,
+        prompt: Prompt,
+        system_prompt: str | None = None,
+        *,
+        stream_mode: StreamMode,
+        **options: Unpack[CallOptions],
+    ) -> LLMResponse | SyncStream: ...
     def execute(
         self, prompt: Prompt, system_prompt: str | None = None, *, stream_mode: Any = None, **options: Any
     ) -> LLMResponse | SyncStream:
@@ -255,9 +264,9 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         """
         embed, read = self.operation("embed"), self.operation("read_embeddings")
         call = self.make_operation("embeddings", **options)
-        request = embed(call.model, checked_texts(texts), dimensions)
-        embeddings: Embeddings = self._exchange.perform(call, request, lambda body: read(body, call.model))
-        return embeddings
+        texts = checked_texts(texts)
+        request = embed(call.model, texts, dimensions, call.config.api_version)
+        return self._exchange.perform(call, request, lambda body: complete(read(body, call.model), texts))
 
     def list_models(self, **options: Unpack[CallOptions]) -> list[ModelInfo]:
         """Return the models that the key may use.
@@ -267,11 +276,12 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         list_models, read = self.operation("list_models"), self.operation("read_models")
         call = self.make_operation("list_models", **options)
         models: list[ModelInfo]
-        models, next_page = self._exchange.perform(call, list_models(""), read)
+        models, next_page = self._exchange.perform(call, list_models("", call.config.api_version), read)
         for _ in range(MOST_PAGES):
             if not next_page:
                 return models
-            more, next_page = self._exchange.perform(call, list_models(next_page), read)
+            request = list_models(next_page, call.config.api_version)
+            more, next_page = self._exchange.perform(call, request, read)
             models += more
         raise self.named(LLMProviderServerError(f"the list of models has more than {MOST_PAGES} pages"))
 
@@ -285,7 +295,7 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         count, read = self.operation("count_tokens"), self.operation("read_count")
         keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.DISABLED}
         call = self.make_count(prompt, system_prompt=system_prompt, **keywords)
-        tokens: int = self._exchange.perform(call, count(self.wire_request(call)), read)
+        tokens: int = self._exchange.perform(call, count(self.counted_request(call)), read)
         return tokens
 
     def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:

@@ -72,8 +72,9 @@ def _whole(provider: Any, messages: Any, options: dict[str, Any], reasoning: boo
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(printable(text, sys.stdout))
-    sys.stdout.flush()
+    if sys.stdout:  # None where it is closed
+        sys.stdout.write(printable(text, sys.stdout))
+        sys.stdout.flush()
 
 
 def _write_reasoning(text: str) -> None:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any, get_args
 
-from ..choice import Choice, choose, is_installed
+from ..choice import Choice, choose, doubt, is_installed
 from ..config import APIType, ReasoningEffort, Settings
 from ..errors import LLMProviderConfigurationError
 from .answers import print_json, print_parsed, print_stream, print_text, print_usage, status_of
@@ -68,6 +68,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from ..factory import create_sync_llm_provider
 
     choice = choose(arguments.model)
+    if told := doubt(arguments.model, choice):
+        note(told)
     options = _options(arguments)
     provider = create_sync_llm_provider(
         choice.provider, model_name=choice.model, base_url=arguments.base_url, **_settings(arguments)
@@ -113,12 +115,14 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
             raise LLMProviderConfigurationError(f"the option {option!r} must be like NAME=VALUE")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         if name not in Settings.__annotations__:
             _note_misspelling(name)
         (settings if name in Settings.__annotations__ else parameters)[name] = value
-    return settings | ({"extra_params": settings.get("extra_params", {}) | parameters} if parameters else {})
+    extra = settings.get("extra_params", {})
+    # What is no object is told of by the configuration.
+    return settings | {"extra_params": extra | parameters} if parameters and isinstance(extra, dict) else settings
 
 
 def _note_misspelling(name: str) -> None:
@@ -143,7 +147,7 @@ def _schema(argument: str) -> Any:
     text = argument if argument.lstrip().startswith("{") else text_of(read_bytes(argument), argument)
     try:
         schema = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LLMProviderConfigurationError(f"the schema is no JSON: {error}") from None
     if not is_installed("jsonschema"):
         note("the answer is not checked against the schema: jsonschema is not installed")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from pydantic import BaseModel  # type: ignore[import-not-found, unused-ignore]
+from typing import Any, Protocol
 
 from ..config import APIType
 from ..errors import LLMProviderConfigurationError, LLMProviderError, type_with_article
@@ -66,12 +64,20 @@ def _is_step(step: Any) -> bool:
     return isinstance(step, (str, ToolCall)) or callable(step)
 
 
+class PydanticModel(Protocol):
+    """A pydantic model, which need not be installed."""
+
+    def model_dump_json(self) -> str:
+        """Return it as JSON."""
+        ...
+
+
 Scripted = (
     str
     | Sequence[Step]
     | ToolCall
     | LLMProviderError
-    | BaseModel
+    | PydanticModel
     | Mapping[str, Any]
     | Reply
     | Callable[["ScriptedCall"], Any]
@@ -127,7 +133,7 @@ def as_reply(scripted: Any) -> Reply | Callable[[ScriptedCall], Any]:
         return Reply([scripted])
     if isinstance(scripted, Mapping):
         return Reply(json.dumps(dict(scripted), ensure_ascii=False))
-    if isinstance(scripted, BaseModel):
+    if hasattr(scripted, "model_dump_json"):
         return Reply(scripted.model_dump_json())
     if isinstance(scripted, (str, list, tuple)):
         return Reply(scripted)

@@ -214,9 +214,10 @@ def join_pieces(pieces: Iterable[str]) -> str:
 
 
 def counts(usage: Any) -> defaultdict[str, int]:
-    """Return the numbers of tokens in a usage object; what is missing, null or no number counts 0."""
+    """Return the numbers of tokens in a usage object; what is missing, null or no whole number counts 0."""
     named = usage.items() if isinstance(usage, Mapping) else ()
-    return defaultdict(int, {name: value for name, value in named if type(value) is int and value > 0})
+    numbers = ((name, value) for name, value in named if type(value) in (int, float) and value > 0)
+    return defaultdict(int, {name: int(value) for name, value in numbers if value % 1 == 0})
 
 
 def split_total(total: int, *parts: int) -> list[int]:

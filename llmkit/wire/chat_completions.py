@@ -173,7 +173,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.native is not None:
         return dict(tool.native)
     named = {"name": tool.name, "description": tool.description, "parameters": tool.parameters, "strict": tool.strict}
-    return {"type": "function", "function": {key: value for key, value in named.items() if value is not None}}
+    function = {key: value for key, value in named.items() if value is not None}
+    return {"type": "function", "function": function, **tool.extra}
 
 
 def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
@@ -209,7 +210,9 @@ class ChatCompletionsDecoder(StreamDecoder):
             if not self._started:
                 self._start(data, events)
             choice = choices[0]
-            if not choice.get("index"):
+            if choice.get("index"):
+                choice = next((other for other in choices if not other.get("index")), None)
+            if choice is not None:
                 delta = choice.get("delta")
                 if delta is None:
                     delta = choice.get("message") or {}
@@ -238,8 +241,11 @@ class ChatCompletionsDecoder(StreamDecoder):
 
     def on_body(self, body: dict[str, Any], events: list[Event]) -> None:
         """Read a whole completion: its message has the shape of one large delta."""
-        if not isinstance(body["choices"], list) or not body["choices"]:
+        choices = body["choices"]
+        if not isinstance(choices, list) or not choices:
             raise LookupError("choices is empty")
+        if not any(choice.get("message") or choice.get("delta") for choice in choices if not choice.get("index")):
+            raise LookupError("choice 0 has no message")
         self.on_event("message", body, events)
         self.on_done(events)
 
@@ -253,8 +259,8 @@ class ChatCompletionsDecoder(StreamDecoder):
         self.finished = True
 
     def on_end(self, events: list[Event]) -> bool:
-        """Return whether a finish reason was seen."""
-        if not self.finished and self._raw_finish is not None:
+        """Return whether a finish reason was seen; an empty one, as some write on every chunk, ends nothing."""
+        if not self.finished and self._raw_finish:
             self.on_done(events)
         return self.finished
 
@@ -363,15 +369,23 @@ _TEXTS: Final = {"reasoning_content", "reasoning", "refusal"}
 
 
 def _joined_details(pieces: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return OpenRouter's `reasoning_details` with the deltas of each put together."""
+    """Return OpenRouter's `reasoning_details` with the deltas of each put together: they must go back as they were."""
     joined = []
-    for _, group in groupby(pieces, key=lambda piece: (piece.get("type"), piece.get("index"))):
+    for _, group in groupby(pieces, key=_detail_of):
         deltas = list(group)
-        whole = {key: value for delta in deltas for key, value in delta.items() if value is not None}
-        for key in whole.keys() & {"text", "summary", "data"}:
+        whole: dict[str, Any] = {key: None for delta in deltas for key in delta}
+        whole |= {key: value for delta in deltas for key, value in delta.items() if value is not None}
+        for key in {"text", "summary", "data"} & {key for key, value in whole.items() if value is not None}:
             whole[key] = join_pieces(delta.get(key) or "" for delta in deltas)
         joined.append(whole)
     return joined
+
+
+def _detail_of(piece: dict[str, Any]) -> Any:
+    """Return which detail a piece belongs to: without an `index`, that of neighbours that differ in text alone."""
+    if piece.get("index") is not None:
+        return piece.get("type"), piece["index"]
+    return {key: value for key, value in piece.items() if key not in ("text", "summary")}
 
 
 def read_usage(raw: Mapping[str, Any]) -> Usage:

@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 from ..call import Call, ToolChoice
 from ..errors import (
     LLMProviderBadRequestError,
-    LLMProviderConfigurationError,
     LLMProviderContentFilterError,
     LLMProviderServerError,
     LLMProviderUnsupportedOperationError,
@@ -52,6 +51,7 @@ from . import (
     split_turns,
     text_or_none,
 )
+from .operations import gemini_model, gemini_version
 
 __all__ = ["GenerateContent"]
 
@@ -153,14 +153,9 @@ class GenerateContent(WireFormat):
 
 
 def _path(call: Call) -> str:
-    version = DEFAULT_VERSION if call.config.api_version is None else call.config.api_version
-    if version and not re.fullmatch(r"v\d\w*", version, re.ASCII):
-        raise LLMProviderConfigurationError(f"api_version is {version!r}; it must be like v1 or v1beta")
-    kind, slash, name = call.model.partition("/")
-    if not slash or kind not in ("models", "tunedModels"):
-        kind, name = "models", call.model
     method = "streamGenerateContent" if call.stream else "generateContent"
-    return f"{'/' if version else ''}{version}/{kind}/{quote(name, safe='')}:{method}"
+    kind, name = gemini_model(call.model)
+    return f"{gemini_version(call.config.api_version, DEFAULT_VERSION)}/{kind}/{quote(name, safe='')}:{method}"
 
 
 def _contents(turns: list[list[Message]], call: Call, issuer: Issuer, request: WireRequest) -> list[dict[str, Any]]:
@@ -191,7 +186,7 @@ def _answer(
     if message.native and message.issuer == issuer and _says_the_same(message):
         # A thought signature goes back on the very part that it came on.
         native = [dict(part) for part in message.native]
-        ids = [part["functionCall"].get("id") for part in native if "functionCall" in part]
+        ids = [part["functionCall"].get("id") for part in native if part.get("functionCall")]
         calls |= {call.id: (call.name, id) for call, id in zip(message.tool_calls, ids, strict=True)}
         return native
     calls |= {call.id: (call.name, call.id) for call in message.tool_calls}
@@ -204,7 +199,7 @@ def _answer(
 def _says_the_same(message: Message) -> bool:
     """Return whether a message still says what its native parts say: a caller may have edited it."""
     text = "".join(part.get("text") or "" for part in message.native if not part.get("thought"))
-    made = [part["functionCall"] for part in message.native if "functionCall" in part]
+    made = [part["functionCall"] for part in message.native if part.get("functionCall")]
     calls = [(call.name, arguments_object(call)) for call in message.tool_calls]
     return text == message.text and calls == [(call["name"], call.get("args") or {}) for call in made]
 
@@ -256,7 +251,7 @@ def _blob(media_type: str, data: bytes) -> dict[str, str]:
 
 def _declaration(tool: Tool) -> dict[str, Any]:
     declared: dict[str, Any] = {"name": tool.name, "description": tool.description or ""}
-    return declared | ({"parametersJsonSchema": dict(tool.parameters)} if tool.parameters else {})
+    return declared | ({"parametersJsonSchema": dict(tool.parameters)} if tool.parameters else {}) | dict(tool.extra)
 
 
 def _tool_config(choice: ToolChoice | None, *, is_strict: bool) -> dict[str, Any]:
@@ -380,8 +375,8 @@ class GenerateContentDecoder(StreamDecoder):
             if self.keep_text:
                 self._pieces.append(text or "")
             return
-        if "functionCall" in part:
-            call = part["functionCall"]
+        call = part.get("functionCall")
+        if call is not None:
             arguments = json.dumps(call.get("args") or {}, ensure_ascii=False)
             id, name = text_or_none(call.get("id")), text_or_none(call["name"])
             events.append(ToolCallDelta(self._calls, id or None, name, arguments))

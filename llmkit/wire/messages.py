@@ -223,7 +223,7 @@ def _source(part: Image | File) -> dict[str, Any]:
     if not part.media_type.startswith("text/"):
         return {"type": "base64", "media_type": part.media_type, "data": base64.b64encode(data).decode()}
     try:
-        return {"type": "text", "media_type": "text/plain", "data": data.decode()}
+        return {"type": "text", "media_type": "text/plain", "data": bytes(data).decode()}
     except UnicodeDecodeError:
         raise LLMProviderUnsupportedOperationError("the Messages API takes text documents in UTF-8 only") from None
 
@@ -233,7 +233,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
         return dict(tool.native)
     named = {"description": tool.description, "strict": tool.strict}
     sent = {"name": tool.name, "input_schema": {"type": "object", "properties": {}, **(tool.parameters or {})}}
-    return sent | {key: value for key, value in named.items() if value is not None}
+    return sent | {key: value for key, value in named.items() if value is not None} | dict(tool.extra)
 
 
 def _tool_choice(choice: ToolChoice | None, parallel: bool | None) -> dict[str, Any]:

@@ -7,13 +7,14 @@ Each operation is a pair of pure functions, from arguments to a request and from
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from ..errors import LLMProviderBadRequestError, type_with_article
+from ..errors import LLMProviderBadRequestError, LLMProviderConfigurationError, type_with_article
 from . import WireRequest
 
 __all__ = [
@@ -25,7 +26,13 @@ __all__ = [
     "ModelInfo",
     "Operations",
     "checked_texts",
+    "complete",
+    "gemini_model",
+    "gemini_version",
 ]
+
+GEMINI_VERSION: Final = "v1beta"
+"""Embeddings and counts are not in v1."""
 
 
 @dataclass(slots=True)
@@ -60,20 +67,27 @@ def checked_texts(texts: Any) -> Sequence[str]:
     raise LLMProviderBadRequestError(f"texts is {type_with_article(texts)}; it must be a string or a list of strings")
 
 
+def complete(embeddings: Embeddings, texts: Sequence[str]) -> Embeddings:
+    """Return embeddings as they are; raises LookupError where there is not one for each text."""
+    if len(embeddings.vectors) != len(texts):
+        raise LookupError(f"{len(embeddings.vectors)} vectors for {len(texts)} texts")
+    return embeddings
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
     """What a service offers; None stands for an operation that it does not have.
 
-    `embed`: (model, texts, dimensions) → request; `read_embeddings`: (body, model) → `Embeddings`.
-    `list_models`: what the last page said of the next one ("" at first) → request; `read_models`: body → models and
-    what it says of the next page ("" at the end). `count_tokens`: the request of an answer → the request of its count;
-    `read_count`: body → tokens. `stored_response`: ("retrieve", "cancel" or "delete", id of an answer) → request;
-    `resume_response`: (id, number of the last event) → the request of the events after it.
+    `embed`: (model, texts, dimensions, `api_version`) → request; `read_embeddings`: (body, model) → `Embeddings`.
+    `list_models`: (what the last page said of the next one, "" at first, `api_version`) → request; `read_models`:
+    body → models and what it says of the next page ("" at the end). `count_tokens`: the request of an answer → the
+    request of its count; `read_count`: body → tokens. `stored_response`: ("retrieve", "cancel" or "delete", id of an
+    answer) → request; `resume_response`: (id, number of the last event) → the request of the events after it.
     """
 
-    embed: Callable[[str, Sequence[str], int | None], WireRequest] | None = None
+    embed: Callable[[str, Sequence[str], int | None, str | None], WireRequest] | None = None
     read_embeddings: Callable[[Mapping[str, Any], str], Embeddings] | None = None
-    list_models: Callable[[str], WireRequest] | None = None
+    list_models: Callable[[str, str | None], WireRequest] | None = None
     read_models: Callable[[Mapping[str, Any]], tuple[list[ModelInfo], str]] | None = None
     count_tokens: Callable[[WireRequest], WireRequest] | None = None
     read_count: Callable[[Mapping[str, Any]], int] | None = None
@@ -81,7 +95,7 @@ class Operations:
     resume_response: Callable[[str, int], WireRequest] | None = None
 
 
-def _openai_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
+def _openai_embed(model: str, texts: Sequence[str], dimensions: int | None, version: str | None) -> WireRequest:
     body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": "float"}
     return WireRequest(path="/embeddings", body=body | ({"dimensions": dimensions} if dimensions else {}))
 
@@ -101,8 +115,8 @@ def _vector(embedding: Any) -> list[float]:
     return [float(number) for number in embedding]
 
 
-def _openai_list_models(next_page: str) -> WireRequest:
-    return WireRequest(path="/models", method="GET", body=None)
+def _openai_list_models(next_page: str, version: str | None) -> WireRequest:
+    return WireRequest(path="/models", method="GET")
 
 
 def _openai_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
@@ -147,9 +161,10 @@ def _segment(response_id: str) -> str:
     return quote(response_id, safe="")
 
 
-def _anthropic_list_models(next_page: str) -> WireRequest:
+def _anthropic_list_models(next_page: str, version: str | None) -> WireRequest:
     query = {"limit": "1000"} | ({"after_id": next_page} if next_page else {})
-    return WireRequest(path="/models", method="GET", headers={"anthropic-version": "2023-06-01"}, query=query)
+    headers = {"anthropic-version": version or "2023-06-01"}
+    return WireRequest(path="/models", method="GET", headers=headers, query=query)
 
 
 def _anthropic_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
@@ -163,10 +178,26 @@ def _anthropic_count(request: WireRequest) -> WireRequest:
     return WireRequest(path="/messages/count_tokens", body=body, headers=request.headers)
 
 
-def _gemini_embed(model: str, texts: Sequence[str], dimensions: int | None) -> WireRequest:
-    one: dict[str, Any] = {"model": f"models/{model}"} | ({"outputDimensionality": dimensions} if dimensions else {})
+def gemini_version(version: str | None, default: str) -> str:
+    """Return what stands before a path of Gemini's: its version, or nothing where the base URL has it."""
+    version = default if version is None else version
+    if version and not re.fullmatch(r"v\d\w*", version, re.ASCII):
+        raise LLMProviderConfigurationError(f"api_version is {version!r}; it must be like v1 or v1beta")
+    return f"/{version}" if version else ""
+
+
+def gemini_model(model: str) -> tuple[str, str]:
+    """Return the collection that a model is in, and its name there."""
+    kind, slash, name = model.partition("/")
+    return (kind, name) if slash and kind in ("models", "tunedModels") else ("models", model)
+
+
+def _gemini_embed(model: str, texts: Sequence[str], dimensions: int | None, version: str | None) -> WireRequest:
+    kind, name = gemini_model(model)
+    one: dict[str, Any] = {"model": f"{kind}/{name}"} | ({"outputDimensionality": dimensions} if dimensions else {})
     requests = [one | {"content": {"parts": [{"text": text}]}} for text in texts]
-    return WireRequest(path=f"/v1beta/models/{quote(model, safe='')}:batchEmbedContents", body={"requests": requests})
+    path = f"{gemini_version(version, GEMINI_VERSION)}/{kind}/{quote(name, safe='')}:batchEmbedContents"
+    return WireRequest(path=path, body={"requests": requests})
 
 
 def _gemini_read_embeddings(body: Mapping[str, Any], model: str) -> Embeddings:
@@ -175,9 +206,9 @@ def _gemini_read_embeddings(body: Mapping[str, Any], model: str) -> Embeddings:
     return Embeddings(vectors, model, usage.get("promptTokenCount"), dict(body))
 
 
-def _gemini_list_models(next_page: str) -> WireRequest:
+def _gemini_list_models(next_page: str, version: str | None) -> WireRequest:
     query = {"pageSize": "1000"} | ({"pageToken": next_page} if next_page else {})
-    return WireRequest(path="/v1beta/models", method="GET", query=query)
+    return WireRequest(path=f"{gemini_version(version, GEMINI_VERSION)}/models", method="GET", query=query)
 
 
 def _gemini_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
@@ -192,7 +223,7 @@ def _gemini_read_models(body: Mapping[str, Any]) -> tuple[list[ModelInfo], str]:
 def _gemini_count(request: WireRequest) -> WireRequest:
     # The wrapper counts the system instruction and the tools, too; `contents` alone would not.
     path = request.path.rpartition(":")[0]
-    inner = {"model": f"models/{path.rpartition('/')[2]}", **(request.body or {})}
+    inner = {"model": unquote("/".join(path.split("/")[-2:])), **(request.body or {})}
     return WireRequest(path=f"{path}:countTokens", body={"generateContentRequest": inner})
 
 
@@ -202,11 +233,8 @@ OPENAI_COMPATIBLE: Final = Operations(
     list_models=_openai_list_models,
     read_models=_openai_read_models,
 )
-OPENAI: Final = Operations(
-    embed=_openai_embed,
-    read_embeddings=_openai_read_embeddings,
-    list_models=_openai_list_models,
-    read_models=_openai_read_models,
+OPENAI: Final = replace(
+    OPENAI_COMPATIBLE,
     count_tokens=_openai_count,
     read_count=lambda body: int(body["input_tokens"]),
     stored_response=_openai_stored_response,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Container, Mapping, Set
 from typing import Any, Final
 
 from ..call import Call
@@ -152,7 +152,7 @@ def _says_the_same(message: Message) -> bool:
     """Return whether a message still says what its native items say: a caller may have edited it."""
     contents = [part for item in message.native if item.get("type") == "message" for part in item.get("content") or ()]
     text = "".join(part.get("text") or "" for part in contents if isinstance(part, Mapping))
-    calls = [item for item in message.native if item.get("type") in _CALL_TEXT]
+    calls = [item for item in message.native if str(item.get("type")) in _CALL_TEXT]
     made = {str(item.get("call_id")): item.get(_CALL_TEXT[item["type"]]) or "" for item in calls}
     functions = {str(item.get("call_id")) for item in calls if item["type"] == "function_call"}
     told = {call.id: call.arguments_text for call in message.tool_calls}
@@ -202,7 +202,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     named = {"description": tool.description, "parameters": tool.parameters or {"type": "object", "properties": {}}}
     # `strict` is required by the API, and true by default there, unlike in Chat Completions.
     sent = {"type": "function", "name": tool.name, "strict": tool.strict or False}
-    return sent | {key: value for key, value in named.items() if value is not None}
+    return sent | {key: value for key, value in named.items() if value is not None} | dict(tool.extra)
 
 
 def _tool_choice(choice: str | Mapping[str, Any]) -> Any:
@@ -222,15 +222,15 @@ def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(flat.get("format"), Mapping):
         flat["format"] = _flat(flat["format"])
     if isinstance(flat.get("tools"), list):
-        flat["tools"] = [_flat(tool) for tool in flat["tools"]]
+        flat["tools"] = [_flat(tool) if isinstance(tool, Mapping) else tool for tool in flat["tools"]]
     return flat
 
 
 class ResponsesDecoder(StreamDecoder):
     """Reads typed events and whole response objects.
 
-    Pieces are told apart by `output_index`, or by `item_id` where a service numbers nothing. An item that came
-    without deltas is read when it is done, or from the final object.
+    Pieces are told apart by `output_index`, or by `item_id` where a service numbers nothing, or not at all where it
+    names nothing either. An item that came without deltas is read when it is done, or from the final object.
     """
 
     def __init__(self) -> None:
@@ -319,7 +319,12 @@ class ResponsesDecoder(StreamDecoder):
         events.append(ToolCallDelta(position, id, name, text, kind))
 
     def _on_arguments(self, data: dict[str, Any], events: list[Event]) -> None:
-        kind = "custom_tool_call" if data["type"].startswith("response.custom") else "function_call"
+        self._on_call_text("function_call", data, events)
+
+    def _on_custom_input(self, data: dict[str, Any], events: list[Event]) -> None:
+        self._on_call_text("custom_tool_call", data, events)
+
+    def _on_call_text(self, kind: str, data: dict[str, Any], events: list[Event]) -> None:
         delta = text_or_none(data["delta"])
         if delta and self._is_call({"type": kind}):
             self._with_deltas.add(_key(data))
@@ -327,14 +332,20 @@ class ResponsesDecoder(StreamDecoder):
 
     def _on_item_done(self, data: dict[str, Any], events: list[Event]) -> None:
         item = data["item"]
-        key = _key(data, item)
+        is_call = self._is_call(item)
+        key = self._key_of_done(data, item, self._calls if is_call else self._with_deltas)
         self._items += 1
-        if self._is_call(item):
+        if is_call:
             text = text_or_none(item.get(_CALL_TEXT[item["type"]])) or ""
             self._add_to_call(key, item, "" if key in self._with_deltas else text, events)
         elif key not in self._with_deltas:
             self._read_item(item, events)
         events.append(NativePart(item))
+
+    def _key_of_done(self, data: dict[str, Any], item: dict[str, Any], known: Container[Any]) -> Any:
+        """Return the key under which an item's pieces came: its number, its id or its place, or none at all."""
+        key, place = _key(data, item), self._items if data.get("output_index") is None else None
+        return next((found for found in (key, item.get("id"), place, None) if found in known), key)
 
     def _read_item(self, item: dict[str, Any], events: list[Event]) -> None:
         """Read a message or reasoning item that came whole."""
@@ -359,10 +370,10 @@ class ResponsesDecoder(StreamDecoder):
             self._on_failure(data, events)
             return
         if not self._items:
-            # Where deltas were told apart by ids, the items of the final object are, too.
-            by_id = any(isinstance(key, str) for key in (*self._with_deltas, *self._calls))
+            # Where deltas had no numbers, the items of the final object have none, either.
+            numbered = all(isinstance(key, int) for key in (*self._with_deltas, *self._calls))
             for index, item in enumerate(response.get("output") or ()):
-                self._on_item_done({"item": item, "output_index": None if by_id else index}, events)
+                self._on_item_done({"item": item, "output_index": index if numbered else None}, events)
         if response.get("usage"):
             events.append(UsageReport(read_usage(response["usage"])))
         raw = text_or_none((response.get("incomplete_details") or {}).get("reason") or response.get("status"))
@@ -400,7 +411,7 @@ _HANDLERS: Final[Mapping[str, Callable[[ResponsesDecoder, dict[str, Any], list[E
     "response.reasoning_summary_part.added": ResponsesDecoder._on_summary_part,
     "response.output_item.added": ResponsesDecoder._on_item_added,
     "response.function_call_arguments.delta": ResponsesDecoder._on_arguments,
-    "response.custom_tool_call_input.delta": ResponsesDecoder._on_arguments,
+    "response.custom_tool_call_input.delta": ResponsesDecoder._on_custom_input,
     "response.output_item.done": ResponsesDecoder._on_item_done,
     "response.completed": ResponsesDecoder._on_final,
     "response.incomplete": ResponsesDecoder._on_final,

@@ -25,7 +25,8 @@ class StreamDecoder(ABC):
     `finished` is True once the protocol's own end was seen. `failure` is the exception that ends the answer;
     what `feed` returned before it is still good. `raw_events` set to True adds a `RawEvent` for each server-sent
     event; `keep_text` set to False leaves out native parts, and the text in `raw`, so that nothing grows with the
-    answer; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event`, `on_body` and `on_end`.
+    answer; `max_json_depth` bounds the nesting of each. Subclasses implement `on_event` and `on_body`, and `on_end`
+    where the end of the bytes can be that of the answer.
 
     Most events of an answer differ from the one before in nothing but their text. `text_key` names the key of that
     text, "" where more than the text changes. `on_event` sets `text_alone` to the text of an event that tells nothing

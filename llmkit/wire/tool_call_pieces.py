@@ -104,7 +104,9 @@ class ToolCallAssembler:
             return None
         if not name or not call.name:
             return call
-        repeated = not text or (id and named_by_index) or not call.is_whole()
+        # After whole arguments the same name opens a call, unless index and id, or no text at all, speak against it.
+        said_again = (named_by_index and id) if text else (named_by_index or index is None)
+        repeated = said_again or not call.is_whole()
         return call if name == call.name and repeated else None
 
     def _opened(self, kind: str) -> _OpenCall:

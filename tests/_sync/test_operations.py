@@ -44,6 +44,70 @@ def test_embeddings_of_gemini(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "paths", "models"),
+    [
+        ({"model_name": "models/m"}, "/v1/v1beta/models/", "models/m"),
+        ({"model_name": "tunedModels/m", "api_version": "v1"}, "/v1/v1/tunedModels/", "tunedModels/m"),
+        ({"model_name": "m/n", "api_version": ""}, "/v1/models/", "models/m/n"),
+    ],
+)
+def test_gemini_is_asked_by_version_and_full_names(
+    server: Server, settings: Any, paths: str, models: str
+) -> None:
+    server.add(json_reply({"embeddings": [{"values": [1]}]}), json_reply({"totalTokens": 7}), json_reply({}))
+    with make_provider_of("gemini", server) as provider:
+        provider.embed("a", **settings)
+        provider.count_tokens("Hello", **{"api_version": "v1beta", **settings})
+        provider.list_models(**settings)
+    embed, count, listed = (request.path for request in server.requests)
+    assert embed.startswith(paths) and count.startswith(paths)
+    assert listed == f"{paths.removesuffix('/tunedModels/').removesuffix('/models/')}/models?pageSize=1000"
+    assert server.bodies[0]["requests"][0]["model"] == server.bodies[1]["generateContentRequest"]["model"] == models
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("openai", {"data": [{"embedding": [1]}]}), ("gemini", {"embeddings": [{"values": [1]}, {"values": [1]}] * 2})],
+)
+def test_there_is_a_vector_for_each_text(server: Server, name: str, body: Any) -> None:
+    server.default = json_reply(body)
+    with make_provider_of(name, server) as provider:
+        with pytest.raises(LLMProviderServerError, match=r"\d vectors for 3 texts"):
+            provider.embed(["a", "b", "c"], max_retries=0)
+
+
+def test_models_may_stand_in_no_object(server: Server) -> None:
+    server.add(json_reply([{"id": "a"}, {"id": "b", "context_length": 10}]))
+    with make_provider_of("together", server) as provider:
+        assert [model.id for model in provider.list_models()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "place"),
+    [
+        ("openai", {"instructions": "Be brief", "store": False}, []),
+        ("anthropic", {"system": "Be brief", "top_k": 5}, []),
+        ("gemini", {"systemInstruction": "Be brief"}, ["generateContentRequest"]),
+    ],
+)
+def test_what_is_added_to_requests_is_counted_and_what_changes_no_count_is_not_sent(
+    server: Server, name: str, extra: dict[str, Any], place: list[str]
+) -> None:
+    server.default = json_reply({"input_tokens": 7, "totalTokens": 7})
+    settings: dict[str, Any] = {"stop": "END", "seed": 1, "frequency_penalty": 0.5, "temperature": 0.1}
+    if name == "anthropic":
+        settings = {"stop": "END", "temperature": 0.1}
+    with make_provider_of(name, server) as provider:
+        provider.count_tokens("Hello", extra_params=extra, **settings)
+    body = server.bodies[0]
+    for key in place:
+        assert not body.keys() & extra.keys()
+        body = body[key]
+    assert "Be brief" in body.values()
+    assert not {"store", "top_k", "stop", "seed", "temperature"} & body.keys()
+
+
+@pytest.mark.parametrize(
     ("name", "pages", "queries"),
     [
         ("openai", [{"data": [{"id": "a"}, {"id": "b", "context_length": 10}]}], [""]),
@@ -83,7 +147,7 @@ def test_models_without_end_are_an_error(server: Server) -> None:
 
 
 def test_names_cannot_change_the_path(server: Server) -> None:
-    server.default = json_reply({"embeddings": []})
+    server.default = json_reply({"embeddings": [{"values": [1]}]})
     with make_provider_of("gemini", server) as provider:
         provider.embed("a", model_name="../x?key=y#z")
     assert [request.path for request in server.requests] == [
