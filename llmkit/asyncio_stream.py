@@ -11,6 +11,7 @@ import contextlib
 import math
 import ssl
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 from .network import READ_SIZE, holds_bytes, is_readable
@@ -69,8 +70,10 @@ class AsyncioStream(asyncio.BufferedProtocol):
 
     async def read(self, seconds: float | None) -> bytes:
         """Return what has come, as soon as there is any; b"" at the end."""
-        while not self._received and not self._ended:
-            await self._wait(seconds)
+        if not self._received and not self._ended:
+            give_up_at = self._end_of(seconds)
+            while not self._received and not self._ended:
+                await self._wait(give_up_at)
         data, self._received = self._received, b""
         if self._full:
             self._full = False
@@ -82,8 +85,10 @@ class AsyncioStream(asyncio.BufferedProtocol):
     async def write(self, data: bytes, seconds: float | None) -> None:
         """Send `data`; returns when the last of it is on its way or among the few KiB that the loop still has."""
         self.send(data)
-        while self._clogged and not self._ended:
-            await self._wait(seconds)
+        if self._clogged:
+            give_up_at = self._end_of(seconds)
+            while self._clogged and not self._ended:
+                await self._wait(give_up_at)
         if self._failure:
             raise self._failure
 
@@ -110,11 +115,14 @@ class AsyncioStream(asyncio.BufferedProtocol):
         """Return what asyncio knows under `info`, also under httpcore's names for addresses."""
         return self._transport.get_extra_info({"server_addr": "peername", "client_addr": "sockname"}.get(info, info))
 
-    async def _wait(self, seconds: float | None) -> None:
+    def _end_of(self, seconds: float | None) -> float:
+        return math.inf if seconds is None else self._loop.time() + seconds
+
+    async def _wait(self, give_up_at: float) -> None:
         """Wait until something happens to the connection."""
         if self._waiter:
             raise RuntimeError("another task waits for this connection already")
-        self._give_up_at = math.inf if seconds is None else self._loop.time() + seconds
+        self._give_up_at = give_up_at
         # A timer that is set already goes on when it is over: setting one for each wait takes longer.
         if self._timer is None or self._give_up_at < self._timer.when():
             self._set_timer()
@@ -203,8 +211,10 @@ class TLSStream:
             return b""
         # OpenSSL gives one record at a time. What goes wrong with a later one goes wrong again in the next read.
         with contextlib.suppress(ssl.SSLError):
-            while data and self._incoming.pending and len(data) < READ_SIZE:
-                data += self._tls.read(READ_SIZE)
+            more = data
+            while more and self._incoming.pending and len(data) < READ_SIZE:
+                more = self._tls.read(READ_SIZE)
+                data += more
         return data
 
     async def write(self, data: bytes, seconds: float | None) -> None:
@@ -221,6 +231,8 @@ class TLSStream:
 
     async def _do(self, seconds: float | None, call: Callable[..., Any], *arguments: Any) -> Any:
         """Return what OpenSSL returns, once it has been given the records that it wants and its own are sent."""
+        # A record may come in any number of reads.
+        give_up_at = None if seconds is None else monotonic() + seconds
         while True:
             result, wanting = None, False
             try:
@@ -232,11 +244,21 @@ class TLSStream:
                 self._stream.send(self._outgoing.read())
                 raise
             if self._outgoing.pending:
-                await self._stream.write(self._outgoing.read(), seconds)
+                await self._stream.write(self._outgoing.read(), _left(give_up_at))
             if not wanting:
                 return result
-            received = await self._stream.read(seconds)
+            received = await self._stream.read(_left(give_up_at))
             if received:
                 self._incoming.write(received)
             else:
                 self._incoming.write_eof()
+
+
+def _left(give_up_at: float | None) -> float | None:
+    """Return the seconds that are left; raises TimeoutError where none are."""
+    if give_up_at is None:
+        return None
+    left = give_up_at - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from .config import environment
 from .errors import LLMProviderConfigurationError
 from .failures import excerpt
 from .http_library import httpx
+from .locks import ProcessLock
 from .scrubbing import Scrubber
 
 __all__ = ["ABANDONED", "Cassette", "Exchange", "RecordMode", "UnrecordedRequestError"]
@@ -85,7 +85,7 @@ class Cassette:
         self._recorded = self._read() if exists and self.mode != "all" else []
         self._left = list(self._recorded)
         self._new: list[Exchange] = []
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def play(self, method: str, url: str, headers: Mapping[str, str], content: bytes) -> Exchange | None:
         """Return the recorded answer to a request, None where it is to be recorded; raises UnrecordedRequestError."""

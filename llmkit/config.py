@@ -113,11 +113,12 @@ class LLMConfig:
 
     `temperature` (0 to 2) is the one sampling parameter that is sent by default, where the model takes it;
     `max_tokens` bounds the answer, None leaves it to the service. `token_limit` bounds the prompt, in tokens;
-    left alone it follows the model's known window. Times are seconds: `timeout` bounds connecting, the wait for
-    the headers and each wait for bytes; `idle_timeout` each wait for the next event of a stream; `deadline` the
-    whole call with all its attempts (None: no bound). `max_retries` counts the tries after the first;
-    `retry_delay` is the first wait, doubled each time; a wait over `max_retry_wait` is not waited for. All calls of a
-    provider share ten retries and one more for every ten calls; those after a 429 that names its wait are free.
+    left alone it follows the model's known window. Times are seconds: `timeout` bounds connecting, the wait until
+    64 KiB are sent, that for the headers and each wait for bytes; `idle_timeout` each wait for the next event of a
+    stream; `deadline` the whole call with all its attempts (None: no bound). `max_retries` counts the tries after the
+    first; `retry_delay` is the first wait, doubled each time; a wait over `max_retry_wait` is not waited for. All
+    calls of a provider share ten retries and one more for every ten calls; those after a 429 that names its wait are
+    free.
     A read timeout is tried again only with `retry_read_timeouts`: the service may be at work, and charge, twice.
     No answer may have more than these, counted after decompression: `max_body_bytes` where it comes whole,
     `max_event_bytes` in one event, `max_stream_bytes` in all events of a stream, `max_json_depth` levels in its JSON,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
 
 from .config import LLMConfig, Settings, StreamMode, environment, unknown_setting
 from .errors import LLMProviderConfigurationError
+from .locks import ProcessLock
 from .provider import LLMProvider
 from .services import find_spec, register_spec
 from .specs import ProviderSpec
@@ -30,7 +30,7 @@ __all__ = [
 
 _classes: dict[str, Callable[..., LLMProvider]] = {}
 _cache: dict[tuple[Any, ...], Any] = {}
-_cache_lock = threading.Lock()
+_cache_lock = ProcessLock()
 
 
 class ProviderSettings(Settings, total=False):

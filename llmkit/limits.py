@@ -1,4 +1,4 @@
-"""How much a provider sends at once and in a minute, and whose turn is next. Pure: told the time. Imports errors.
+"""How much a provider sends at once and in a minute, and whose turn is next. Told the time; imports errors, locks.
 
 The order is that of arrival. A call that waits holds a `Ticket`; who drives it (`_async/turns.py`) asks
 `CallQueue.wait` whether it may begin, and sleeps until its signal or for as long as it was told.
@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from .errors import LLMProviderConfigurationError, LLMProviderRateLimitError, type_with_article
+from .locks import ProcessLock
 
 __all__ = ["CallQueue", "Limits", "RateLimit", "Ticket", "check_limits", "rate_limits"]
 
@@ -112,6 +113,9 @@ class Ticket:
         self.release()
 
 
+_renewal = ProcessLock()
+
+
 class CallQueue:
     """Whose turn it is, for the calls of one provider. Threads and event loops may share it.
 
@@ -119,7 +123,6 @@ class CallQueue:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self.process = os.getpid()
         self._limits = limits
         # With those in it who left from the middle; the first waits.
         self._waiting: deque[Ticket] = deque()
@@ -134,12 +137,16 @@ class CallQueue:
         # the next who holds it counts.
         self._given_back: deque[tuple[int, float]] = deque()
         self._lock = threading.RLock()
+        # Last, since other threads of a forked child take it for the sign that all of it is theirs.
+        self.process = os.getpid()
 
     def join(self, tokens: int) -> Ticket:
         """Return a place at the end of the queue; raises LLMProviderRateLimitError where the queue is full."""
         if self.process != os.getpid():
             # A forked child: the calls that hold places, or the lock, are its parent's.
-            self.__init__(self._limits)  # type: ignore[misc]
+            with _renewal:
+                if self.process != os.getpid():
+                    self.__init__(self._limits)  # type: ignore[misc]
         with self._lock:
             waiting = len(self._waiting) - self._left
             if waiting >= self._limits.max_waiting:

@@ -1,17 +1,17 @@
 """What the connections of both worlds share: the process's TLS context, the environment's proxies, socket options.
 
-Imports errors only; the standard library's modules are imported when used.
+Imports errors and locks only; the standard library's modules are imported when used.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import LLMProviderConfigurationError
+from .locks import ProcessLock
 
 if TYPE_CHECKING:
     import ssl
@@ -36,7 +36,7 @@ WHOLE_STORE = 80
 # As `openssl rehash` names its links: the subject's hash, and a number.
 HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _tls_context: ssl.SSLContext | None = None
-_tls_lock = threading.Lock()
+_tls_lock = ProcessLock()
 
 
 def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

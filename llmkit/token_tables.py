@@ -1,6 +1,6 @@
 """Where the table of an encoding is, and what counts with it: verified, offline.
 
-Imports errors and token_pieces; http_library and network for a download alone.
+Imports errors, locks and token_pieces; http_library and network for a download alone.
 
 A table is a file of OpenAI's that lists the tokens of an encoding. It is looked for in this order, and used only if
 its SHA-256 is the published one:
@@ -20,12 +20,12 @@ the text for one letter repeated: an older one is used all the same, with a warn
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import LLMProviderConfigurationError, LLMProviderConnectionError
+from .locks import ProcessLock
 from .token_pieces import BLANK_BYTES, LONG_RUN, is_long_blank, pieces
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def encoding_named(name: str) -> str:
     return name
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _counters: dict[tuple[str, str | os.PathLike[str] | None], Counter | None] = {}
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import ssl
 from typing import Any
 
 import pytest
+import trustme
 
 from llmkit import asyncio_stream
-from llmkit.asyncio_stream import AsyncioStream
+from llmkit.asyncio_stream import AsyncioStream, TLSStream
 from llmkit.network import READ_SIZE
 
 from .server import CLOSE, GONE, RESET, Connection, Server
@@ -117,4 +120,83 @@ def test_a_reset_is_told_after_what_came_before_it() -> None:
         await stream.aclose()
 
     with Sender(b"hello", OPENED, RESET) as server:
+        asyncio.run(main(server))
+
+
+class Peer:
+    """A stream to a TLS server in memory, which gives at most `size` bytes a read."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.size = READ_SIZE
+
+    async def read(self, seconds: float | None) -> bytes:
+        return self.outgoing.read(self.size)
+
+    async def write(self, data: bytes, seconds: float | None) -> None:
+        self.incoming.write(data)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def encrypted() -> tuple[Peer, TLSStream]:
+    authority = trustme.CA()
+    peer: Any = Peer(authority)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    stream = TLSStream(peer, trust, "127.0.0.1")
+    await stream.shake_hands()
+    return peer, stream
+
+
+def test_bytes_after_the_end_of_tls_end_it() -> None:
+    async def main() -> None:
+        peer, stream = await encrypted()
+        peer.tls.write(b"hello")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.tls.unwrap()
+        peer.outgoing.write(b"\x15")
+        assert await stream.read(10) == b"hello"
+        assert await stream.read(10) == b""
+
+    asyncio.run(main())
+
+
+def test_a_record_that_drips_is_waited_for_in_all_as_long_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(100.0, 0.3)
+    monkeypatch.setattr(asyncio_stream, "monotonic", lambda: next(clock))
+
+    async def main() -> None:
+        peer, stream = await encrypted()
+        peer.tls.write(bytes(1000))
+        peer.size = 1
+        with pytest.raises(TimeoutError):
+            await stream.read(1.0)
+        assert peer.outgoing.pending > 900
+        peer.size = READ_SIZE
+        assert await stream.read(None) == bytes(1000)
+
+    asyncio.run(main())
+
+
+def test_what_comes_extends_no_wait_to_send() -> None:
+    class Dripping(Server):
+        def _serve(self, connection: Connection) -> None:
+            with connection.socket, contextlib.suppress(OSError):
+                while not connection.gone.wait(0.02):
+                    connection.socket.sendall(b".")
+
+    async def main(server: Server) -> None:
+        stream = await connected(server)
+        with pytest.raises(TimeoutError):
+            await stream.write(bytes(50_000_000), 0.2)
+        await stream.aclose()
+
+    with Dripping() as server:
         asyncio.run(main(server))

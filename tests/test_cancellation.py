@@ -267,6 +267,29 @@ async def test_idle_timeout_holds_over_what_has_no_connection(server: Server, ap
                 await provider.stream("Hi", idle_timeout=0.1).response()
 
 
+class Stuck(Silent):
+    """A body that stops after its first event, and that closing does not end."""
+
+    def __init__(self, begun: list[bytes]) -> None:
+        self.begun = begun
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.begun:
+            yield piece
+        await anyio.sleep_forever()
+
+
+async def test_leaving_a_stream_waits_for_no_body(server: Server, api: Api) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Stuck(api.begun("One"))))
+    async with httpx.AsyncClient(transport=transport) as client:
+        async with make_provider(server, api, http_client=client) as provider:
+            with anyio.fail_after(PATIENCE):
+                async with provider.stream("Hi") as stream:
+                    async for text in stream:
+                        assert text == "One"
+                        break
+
+
 async def test_cancellations_at_any_moment_leave_the_provider_usable(server: Server, api: Api) -> None:
     plain, streamed = json_reply(api.plain("x" * 1000)), stream_reply(api.stream(*"abcdefgh"))
     server.default = lambda request: streamed if request.body.get("stream") else plain

@@ -34,6 +34,16 @@ threading.Thread(target=ask, daemon=True).start()
 begun.wait()
 """,
 }
+SUSPENDED = """
+async def texts():
+    async for text in provider.stream("Hi"):
+        yield text
+async def main():
+    global kept
+    kept = texts()
+    print(await anext(kept))
+run(main())
+"""
 ASYNC = {
     "a stream left open": "global s; s = provider.stream('Hi'); print(await anext(aiter(s)))",
     "a kept connection": "print((await provider.execute('One')).content)",
@@ -45,6 +55,7 @@ CASES = {f"blocking, {name}": ("blocking", code) for name, code in BLOCKING.item
     for world in ("asyncio", "trio")
     for name, code in ASYNC.items()
 }
+CASES |= {f"{world}, a generator over a stream": (world, SUSPENDED) for world in ("asyncio", "trio")}
 
 
 def reply(request: Request) -> Reply:

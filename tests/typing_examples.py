@@ -53,6 +53,8 @@ def blocking() -> None:
     assert_type(provider.execute("Hello", stream_mode=StreamMode.ENABLED), SyncStream)
     assert_type(provider.execute("Hello", stream_mode="enabled"), SyncStream)
     assert_type(provider.execute("Hello", stream_mode="auto"), LLMResponse)
+    mode: StreamMode = StreamMode(input())
+    assert_type(provider.execute("Hello", stream_mode=mode), LLMResponse | SyncStream)
     messages = [{"role": "user", "content": "Hello"}]
     answer = provider.execute_chat_completion(messages, tools=[Tool(name="now")], tool_choice="auto")
     messages.append(answer.to_message())

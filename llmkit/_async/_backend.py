@@ -28,6 +28,7 @@ __all__ = [
     "Client",
     "HTTPTransport",
     "Signal",
+    "bounded",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -162,6 +163,11 @@ def may_close(stream: Any, home: Any, busy: bool) -> bool:
     return home is scope()
 
 
+def bounded(seconds: float, response: httpx.Response) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which waits for the body of `response` end after `seconds`."""
+    return anyio.move_on_after(seconds)
+
+
 async def within(deadline: float | None, result: Awaitable[Any]) -> Any:
     """Return `result`; raises `httpx.ReadTimeout` at `deadline`, a time of `time.monotonic()`, or None for no bound."""
     if deadline is None:
@@ -213,7 +219,8 @@ def close_soon(close: Callable[[], Awaitable[None]], home: Any) -> None:
     except RuntimeError:
         here = None
     if here is home:
-        begin()
+        with contextlib.suppress(RuntimeError):  # trio is about to end
+            begin()
     else:
         _call_in(home, begin)
 

@@ -17,7 +17,7 @@ from ..sse import EventTooLargeError, ServerSentEvent, ServerSentEventParser
 from ..traffic import Traffic
 from ..wire import StreamDecoder
 from ._backend import httpx, scope, shield, within
-from .body import body_pieces, drain
+from .body import DRAIN_SECONDS, body_pieces, drain
 
 if TYPE_CHECKING:
     from ..hooks import CallRecord
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncEventReader"]
 
-DRAIN_SECONDS: Final = 0.25
-"""How long the end of a body is waited for, once the answer is complete, to keep the connection."""
 REST_BYTES: Final = 65536
 """How much is kept of what is no event, for the words of a service that answers with JSON or HTML instead."""
 
@@ -96,9 +94,12 @@ class AsyncEventReader:
         self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
             piece = await self._next_piece(now)
+            if piece == b"":
+                now = time.monotonic()
+                continue
             if self._traffic:
-                self._traffic.receive(piece)
-            events = self._decode(piece)
+                self._traffic.receive(piece or b"")
+            events = self._decode(piece or b"")
             if self._failure or self.decoder.finished:
                 # Not lost where the wait for the end of the body is cancelled.
                 self._ahead = events
@@ -124,7 +125,7 @@ class AsyncEventReader:
                 if self._pieces is not self._wire and not self._reading:
                     # httpx's generators are nested: closing the outer one would leave the inner ones suspended.
                     # Reading on makes all of them fail.
-                    await drain(self._pieces)
+                    await drain(self._pieces, self._response)
 
     def _decode(self, piece: bytes) -> list[Event]:
         """Return the events of a piece of the body (b"": of its end); sets `_failure`."""
@@ -169,16 +170,16 @@ class AsyncEventReader:
         elif self._seen_event:
             self._rest = piece
 
-    async def _next_piece(self, now: float) -> bytes:
-        """Return the next piece of the body, b"" at its end; a broken connection is a failure and an end, too."""
+    async def _next_piece(self, now: float) -> bytes | None:
+        """Return the next piece of the body, None at its end; a broken connection is a failure and an end, too."""
         if now >= self._until:
             self._failure = self._too_late()
-            return b""
+            return None
         if self._wire:
             self._wire.deadline = self._until
         self._reading = True
         try:
-            piece = anext(self._pieces, b"")
+            piece = anext(self._pieces, None)
             # A cancel scope for each piece would cost as much as all the rest.
             ends_in_time = self._wire or now + self._longest_wait <= self._until
             return await (piece if ends_in_time else within(self._until, piece))
@@ -194,7 +195,7 @@ class AsyncEventReader:
         elif isinstance(failure, LLMProviderConnectionError) and self._seen_event:
             failure = LLMProviderStreamError(f"the stream was cut: {failure.message}", code=failure.code)
         self._failure = failure
-        return b""
+        return None
 
     def _too_late(self) -> LLMProviderError:
         bound, what = "idle_timeout", "no event came within idle_timeout"
@@ -203,13 +204,13 @@ class AsyncEventReader:
         seconds = getattr(self._config, bound)
         return LLMProviderTimeoutError(f"{what} ({seconds} s); `partial` has what came", code=bound)
 
-    async def _finish(self, piece: bytes) -> None:
+    async def _finish(self, piece: bytes | None) -> None:
         """Release the connection; after a complete answer, read to the end of the body first, so that it is reused."""
         if piece and not self._failure:
             if self._wire:
                 await self._wire.drain(DRAIN_SECONDS)
-            else:
-                await drain(self._pieces)
+            elif self._response.http_version != "HTTP/2":  # whose connection stays when a stream is closed
+                await drain(self._pieces, self._response)
         await self.aclose()
 
 

@@ -78,7 +78,9 @@ class AsyncKept:
         """Close the transport now."""
         await self.transport.aclose()
         if self._closer:
-            await self._closer.aclose()
+            # The end of the loop may be at it already.
+            with contextlib.suppress(RuntimeError):
+                await self._closer.aclose()
 
 
 class AsyncTransport(BaseTransport):
@@ -177,11 +179,12 @@ class AsyncTransport(BaseTransport):
             while (oldest := stack.popleft()).has_expired():
                 stale.append(oldest)
             stack.appendleft(oldest)
+        # Before another thread can take it from the stack.
+        self._active.discard(wire)
         if len(stack) < IDLE_CONNECTIONS and wire.is_kept():
             stack.append(wire)
         else:
             stale.append(wire)
-        self._active.discard(wire)
         # In the blocking world another thread may close the transport while the oldest is in no stack.
         if self._closed:
             stale += _emptied(stack)

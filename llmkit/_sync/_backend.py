@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -27,6 +27,7 @@ __all__ = [
     "Client",
     "HTTPTransport",
     "Signal",
+    "bounded",
     "call_function",
     "call_in_thread",
     "close_at_end",
@@ -113,7 +114,7 @@ def connect(
     give_up = None if seconds is None else time.monotonic() + seconds
 
     def left() -> float | None:
-        return None if give_up is None else max(give_up - time.monotonic(), 0.001)
+        return None if give_up is None else _waitable(give_up - time.monotonic())
 
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
@@ -144,14 +145,18 @@ class Stream:
 
     def read(self, seconds: float | None) -> bytes:
         """Return what has come, as soon as there is any; b"" at the end."""
-        self.socket.settimeout(seconds)
+        self.socket.settimeout(None if seconds is None else _waitable(seconds))
         return self.socket.recv(READ_SIZE)
 
     def write(self, data: bytes, seconds: float | None) -> None:
-        """Send `data`; `seconds` bounds each wait for room."""
-        self.socket.settimeout(seconds)
+        """Send all of `data`."""
+        give_up = None if seconds is None else time.monotonic() + seconds
         unsent = memoryview(data)
         while unsent:
+            left = None if give_up is None else give_up - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError
+            self.socket.settimeout(None if left is None else _waitable(left))
             unsent = unsent[self.socket.send(unsent) :]
 
     def close(self) -> None:
@@ -171,6 +176,11 @@ class Stream:
         return self.socket if found else None
 
 
+def _waitable(seconds: float) -> float:
+    """Return seconds that a socket can wait: 0 would not wait, and too many are refused."""
+    return min(max(seconds, 0.001), threading.TIMEOUT_MAX)
+
+
 def handle(handler: Any, request: Any) -> Any:
     """Have a transport of httpx answer a request."""
     return handler.handle_request(request)
@@ -184,10 +194,35 @@ def may_close(stream: Stream, home: Any, busy: bool) -> bool:
     """
     if not busy or home is not scope():
         return True
-    with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: that takes the TLS layer from under the thread.
-        socket.socket.shutdown(stream.socket, socket.SHUT_RDWR)
+    _cut(stream.socket)
     return False
+
+
+@contextlib.contextmanager
+def bounded(seconds: float, response: httpx.Response) -> Iterator[None]:
+    """Return a context in which waits for the body of `response` end after `seconds`: its connection is cut then.
+
+    That is left out where the connection serves others, too (HTTP/2), and where there is none.
+    """
+    stream = response.extensions.get("network_stream")
+    shared = response.is_closed or response.http_version == "HTTP/2"
+    connected = None if stream is None or shared else stream.get_extra_info("socket")
+    if connected is None:
+        yield
+        return
+    timer = threading.Timer(seconds, _cut, [connected])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connected: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: that takes the TLS layer from under the thread that reads.
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def within(deadline: float | None, result: Result) -> Result:

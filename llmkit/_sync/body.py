@@ -12,15 +12,20 @@ from ..decompression import Decompressor, content_coding
 from ..errors import LLMProviderError, LLMProviderServerError, LLMProviderTimeoutError
 from ..failures import error_from_exception
 from ..traffic import Traffic
-from ._backend import httpx, shield, within
+from ._backend import bounded, httpx, shield, within
 
-__all__ = ["body_pieces", "drain", "receive", "too_late"]
+__all__ = ["DRAIN_SECONDS", "body_pieces", "drain", "receive", "too_late"]
 
 DRAIN_BYTES: Final = 65536
+DRAIN_SECONDS: Final = 0.25
+"""How long the end of a body is waited for, once the answer is complete, to keep the connection."""
 
 
 def body_pieces(response: httpx.Response) -> Iterator[bytes]:
-    """Return the body as it arrives, decompressed; what reads it may raise httpx's exceptions."""
+    """Return the body as it arrives, decompressed; what reads it may raise httpx's exceptions.
+
+    A piece may be empty, as a frame of HTTP/2 may be.
+    """
     if response.is_stream_consumed:
         return response.iter_bytes()
     body: Iterator[bytes] = iter(response.stream)  # type: ignore[arg-type]
@@ -41,7 +46,7 @@ def receive(
     traffic: Traffic | None = response.extensions.get("traffic")
     body = body_pieces(response)
     try:
-        while piece := within(None if own else deadline, next(body, b"")):
+        while (piece := within(None if own else deadline, next(body, None))) is not None:
             if failure:
                 continue
             if traffic:
@@ -67,7 +72,7 @@ def receive(
         with shield():
             response.close()
             # httpx's generators would stay suspended: reading on makes all of them fail.
-            drain(body)
+            drain(body, response)
     is_late = deadline is not None and time.monotonic() >= deadline
     return too_late(config, "deadline") if is_late and isinstance(failure, LLMProviderTimeoutError) else failure
 
@@ -78,16 +83,16 @@ def too_late(config: LLMConfig, bound: str) -> LLMProviderTimeoutError:
     return LLMProviderTimeoutError(f"the call took longer than its {bound} ({seconds} s)", code=bound)
 
 
-def drain(body: Iterator[bytes]) -> None:
+def drain(body: Iterator[bytes], response: httpx.Response) -> None:
     """Read on in a body that is of no use any more: whatever its connection does now only costs its reuse."""
-    # Nothing but its own timeout bounds the wait of a caller's client.
     left = DRAIN_BYTES
-    try:
-        while left > 0 and (rest := next(body, b"")):
-            left -= len(rest)
-    except Exception as error:
-        if error_from_exception(error) is None:
-            raise
+    with bounded(DRAIN_SECONDS, response):
+        try:
+            while left > 0 and (rest := next(body, None)) is not None:
+                left -= len(rest) + 1
+        except Exception as error:
+            if error_from_exception(error) is None:
+                raise
 
 
 class _AsyncDecompressed:
@@ -113,8 +118,8 @@ class _AsyncDecompressed:
                 self._decompressor = Decompressor(self._coding)
             while not (piece := self._decompressor.take()):
                 self._begun = True
-                data = next(self._body, b"")
-                if not data:
+                data = next(self._body, None)
+                if data is None:
                     self._decompressor.end()
                     raise StopIteration
                 self._decompressor.feed(data)

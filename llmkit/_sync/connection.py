@@ -5,7 +5,6 @@ Knows nothing of LLMs, or of who uses the connection. h11 writes the heads of re
 
 from __future__ import annotations
 
-import contextlib
 import re
 import ssl
 from time import monotonic
@@ -97,9 +96,15 @@ class Wire:
         timeouts = request.extensions.get("timeout", {})
         if self._stream is None:
             self._connect(timeouts.get("connect"))
-        # A server that refuses a request may answer before it has read all of it.
-        with contextlib.suppress(httpx.WriteError):
+        # A server that refuses a request may answer before it has read all of it, and read no more.
+        try:
             self._send(request, timeouts.get("write"))
+        except httpx.WriteError:
+            pass
+        except httpx.WriteTimeout:
+            if not self.get_extra_info("is_readable"):
+                raise
+            self._ended = True
         while True:
             event = self.next_event(timeouts.get("read"))
             if type(event) is h11.Response:
@@ -140,12 +145,16 @@ class Wire:
         self._write(unsent + send(h11.EndOfMessage()), seconds)
 
     def _write(self, data: bytes, seconds: float | None) -> None:
-        seconds = _clipped(seconds, self.deadline, httpx.WriteTimeout)
+        """Send bytes; `seconds` bounds the wait for each `SEND_SIZE` of them, as much as any upload must make."""
         stream = self._use(httpx.WriteError)
         try:
-            stream.write(data, seconds)
+            for start in range(0, len(data), SEND_SIZE):
+                left = _clipped(seconds, self.deadline, httpx.WriteTimeout)
+                stream.write(data[start : start + SEND_SIZE], left)
         except TimeoutError as error:
             raise httpx.WriteTimeout("timed out") from error
+        except httpx.WriteTimeout:
+            raise
         except Exception as error:
             self._ended = True
             raise httpx.WriteError(str(error)) from error

@@ -78,7 +78,9 @@ class SyncKept:
         """Close the transport now."""
         self.transport.close()
         if self._closer:
-            self._closer.close()
+            # The end of the loop may be at it already.
+            with contextlib.suppress(RuntimeError):
+                self._closer.close()
 
 
 class SyncTransport(BaseTransport):
@@ -177,11 +179,12 @@ class SyncTransport(BaseTransport):
             while (oldest := stack.popleft()).has_expired():
                 stale.append(oldest)
             stack.appendleft(oldest)
+        # Before another thread can take it from the stack.
+        self._active.discard(wire)
         if len(stack) < IDLE_CONNECTIONS and wire.is_kept():
             stack.append(wire)
         else:
             stale.append(wire)
-        self._active.discard(wire)
         # In the blocking world another thread may close the transport while the oldest is in no stack.
         if self._closed:
             stale += _emptied(stack)

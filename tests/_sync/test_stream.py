@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import itertools
 import json
 import threading
+import time
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,9 +29,23 @@ from llmkit import (
     ToolCallDelta,
     UsageReport,
 )
+from llmkit._sync._backend import ByteStream
 
 from ..answers import MODEL, Api, ChatCompletions, Responses, error_body
-from ..server import CLOSE, GONE, RESET, Server, chunked, event, head, json_reply, pieces, raw_reply, stream_reply
+from ..server import (
+    CLOSE,
+    GONE,
+    PATIENCE,
+    RESET,
+    Server,
+    chunked,
+    event,
+    head,
+    json_reply,
+    pieces,
+    raw_reply,
+    stream_reply,
+)
 from ._backend import Client, httpx, in_thread, make_provider
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +74,48 @@ def test_text_is_handed_out_as_it_arrives(server: Server, api: Api) -> None:
             if gates:
                 gates.pop(0).set()
     assert texts == ["One", " two", " three"]
+
+
+def test_an_answer_is_over_at_its_end_and_not_at_that_of_its_body(server: Server, api: Api) -> None:
+    server.default = stream_reply([*api.stream("Hello!"), GONE], end=False)
+    with Client(timeout=600) as client:
+        for own in (None, client):
+            with make_provider(server, api, http_client=own, timeout=600) as provider:
+                started = time.monotonic()
+                assert (provider.stream("Hi").response()).content == "Hello!"
+                assert time.monotonic() < started + PATIENCE / 2
+    for number in range(2):
+        assert in_thread(server.wait_gone, number)
+
+
+class Pieces(ByteStream):
+    """A body whose pieces may be empty, as those of HTTP/2 may be."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = [*pieces]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self.pieces:
+            raise StopIteration
+        return self.pieces.pop(0)
+
+
+def test_a_body_does_not_end_with_an_empty_piece(server: Server, api: Api) -> None:
+    plain, streamed = json.dumps(api.plain("Hello!")).encode(), b"".join(api.stream("Hel", "lo!"))
+    coding = {"content-encoding": "gzip"}
+    for body, stream in ((plain, False), (streamed, True)):
+        packed = gzip.compress(body)
+        for headers, data in (({}, body), (coding, packed)):
+            halves = Pieces(b"", data[:20], b"", b"", data[20:], b"")
+            mock = httpx.MockTransport(
+                lambda _, own=(headers, halves): httpx.Response(200, headers=own[0], stream=own[1])
+            )
+            with Client(transport=mock) as client, make_provider(server, api, http_client=client) as provider:
+                answer = (provider.stream("Hi").response() if stream else provider.execute("Hi"))
+            assert answer.content == "Hello!"
 
 
 def test_nothing_is_sent_before_a_stream_is_read(server: Server, api: Api) -> None:

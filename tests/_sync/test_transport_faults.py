@@ -15,7 +15,7 @@ from llmkit._sync import connection
 from llmkit._sync._backend import call_in_thread, handle, httpx
 from llmkit._sync.transport import SyncTransport
 
-from ..server import CLOSE, GONE, RESET, Server, head
+from ..server import CLOSE, GONE, PATIENCE, RESET, Server, head
 from .transport_help import CHUNKED, HELLO, RawServer, ask, idle, read, request
 
 pytestmark = pytest.mark.anyio
@@ -276,6 +276,35 @@ def test_closing_after_the_end_keeps_the_connection() -> None:
             assert read(response) == b""
             assert ask(http, server.url) == b"hello"
         assert len(server.connections) == 1
+
+
+def test_a_refusal_is_read_although_the_request_is_not() -> None:
+    refused = threading.Event()
+
+    def refuse(connection: Any) -> None:
+        connection.take(head(413, {"content-length": "5"}) + b"large")
+        refused.wait(PATIENCE)
+
+    with RawServer(refuse) as server:
+        with SyncTransport() as http:
+            response = handle(http, request(server.url, content=bytes(50_000_000), timeout={"write": 0.3}))
+            assert (response.status_code, read(response)) == (413, b"large")
+            assert idle(http) == 0
+        refused.set()
+
+
+def test_a_large_request_is_bounded_by_the_deadline_however_slowly_it_is_taken() -> None:
+    def take_slowly(connection: Any) -> None:
+        while not connection.gone.wait(0.01):
+            connection.socket.settimeout(PATIENCE)
+            connection.receive()
+
+    with RawServer(take_slowly) as server:
+        with SyncTransport() as http:
+            started = time.monotonic()
+            with pytest.raises(httpx.WriteTimeout):
+                handle(http, request(server.url, content=bytes(200_000_000), deadline=started + 0.5))
+            assert time.monotonic() < started + PATIENCE / 2
 
 
 def test_closing_the_transport_closes_all_connections() -> None:
