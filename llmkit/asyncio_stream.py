@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import socket
 import ssl
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from time import monotonic
 from typing import Any
 
@@ -28,15 +30,11 @@ async def connect(
     host: str, port: int, tls: ssl.SSLContext | None, seconds: float | None, options: Sequence[tuple[int, int, int]]
 ) -> AsyncioStream | TLSStream:
     """Return a connection; `seconds` bounds all of it, the TLS handshake too."""
-    # A name may have several addresses, of which one is dead. An address is connected to without asyncio's race between
-    # them, which leaves it to the garbage collector to close a socket whose task is cancelled as it connects.
     literal = ":" in host or host.replace(".", "").isdigit()
     loop = asyncio.get_running_loop()
-    # uvloop has no such race.
-    may_race = isinstance(loop, asyncio.BaseEventLoop) and not literal
-    race: Any = {"happy_eyeballs_delay": NEXT_ADDRESS_SECONDS} if may_race else {}
     async with asyncio.timeout(seconds):
-        _, stream = await loop.create_connection(AsyncioStream, host, port, **race)
+        place: Any = {"host": host, "port": port} if literal else {"sock": await _first_connected(loop, host, port)}
+        _, stream = await loop.create_connection(AsyncioStream, **place)
         try:
             for option in options:
                 stream.get_extra_info("socket").setsockopt(*option)
@@ -48,6 +46,54 @@ async def connect(
             await stream.aclose()
             raise
     return encrypted
+
+
+async def _first_connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to the first address of a name that answers: one of them may be dead.
+
+    So has it RFC 8305 §5, and asyncio with `happy_eyeballs_delay`: but that leaves it to the garbage collector to close
+    a socket whose task is cancelled as it connects.
+    """
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    families = [[each for each in found if each[0] == family] for family in dict.fromkeys(each[0] for each in found)]
+    places = [place for turn in zip_longest(*families) for place in turn if place]
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failure: BaseException | None = None
+    try:
+        for number, place in enumerate(places, 1):
+            attempts.add(loop.create_task(_connected(loop, place)))
+            delay = NEXT_ADDRESS_SECONDS if number < len(places) else None
+            while attempts:
+                done, _ = await asyncio.wait(attempts, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+                for attempt in done:
+                    failure = attempt.exception()
+                    attempts.discard(attempt)
+                    if failure is None:
+                        return attempt.result()
+                if delay:
+                    break
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_close_late)
+    raise failure or OSError(f"{host} has no address")
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, place: tuple[Any, ...]) -> socket.socket:
+    connected = socket.socket(*place[:3])
+    try:
+        connected.setblocking(False)
+        await loop.sock_connect(connected, place[4])
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
+    """Close the socket of an attempt that nobody waits for any more."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
 class AsyncioStream(asyncio.BufferedProtocol):

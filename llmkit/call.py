@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import UnionType
 from typing import Any, TypedDict
 
 from .config import SAMPLING, APIType, LLMConfig, Settings
@@ -35,7 +36,7 @@ class CallOptions(Settings, total=False):
     tools: Sequence[Tool | Mapping[str, Any] | Callable[..., Any]] | None
     tool_choice: ToolChoice | None
     parallel_tool_calls: bool | None
-    response_format: type[Any] | OutputFormat | Mapping[str, Any] | None
+    response_format: type[Any] | UnionType | OutputFormat | Mapping[str, Any] | None
     background: bool
     raw_events: bool
     use_cache: bool

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import itertools
+import socket
 import ssl
 from typing import Any
 
@@ -103,6 +105,51 @@ def test_a_name_is_looked_up() -> None:
 
     with Sender(b"hello", CLOSE) as server:
         asyncio.run(main(server))
+
+
+def test_a_name_whose_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(server: Sender) -> None:
+        loop = asyncio.get_running_loop()
+        port = int(server.url.rpartition(":")[2])
+        silent = socket.create_server(("127.0.0.1", 0), backlog=1)
+        waiting = [socket.create_connection(silent.getsockname()) for _ in range(2)]
+        refusing = socket.socket()
+        refusing.bind(("127.0.0.1", 0))
+
+        async def found(*_: Any, **__: Any) -> Any:
+            sockets = [silent.getsockname()] * 2 + [refusing.getsockname()] + ([("127.0.0.1", port)] if works else [])
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in sockets]
+
+        monkeypatch.setattr(loop, "getaddrinfo", found)
+        monkeypatch.setattr(asyncio_stream, "NEXT_ADDRESS_SECONDS", 0.01)
+        for works in (True, False):
+            with contextlib.nullcontext() if works else pytest.raises(OSError):
+                stream = await asyncio_stream.connect("acme.test", port, None, 10 if works else 0.1, [])
+                assert isinstance(stream, AsyncioStream)
+                assert await stream.read(10) == b"hello"
+                await stream.aclose()
+        for each in (silent, refusing, *waiting):
+            each.close()
+
+    with Sender(b"hello", CLOSE) as server:
+        asyncio.run(main(server))
+
+
+def test_a_connection_that_is_cancelled_as_it_is_made_is_closed() -> None:
+    """Its warning, once the garbage collector finds an open socket, fails the test."""
+
+    async def main(server: Sender) -> None:
+        for number in range(200):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(number / 50_000):
+                    stream = await connected(server, "localhost")
+                    await stream.aclose()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    with Sender(GONE) as server:
+        asyncio.run(main(server))
+    gc.collect()
 
 
 def test_a_reset_is_told_after_what_came_before_it() -> None:

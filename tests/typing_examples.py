@@ -111,8 +111,9 @@ def structured() -> None:
     provider = create_sync_llm_provider("openai", model_name="gpt-4o")
     person: Person = provider.execute("Who was Ada?", response_format=Person).parsed
     numbers: list[int] = provider.execute("Which?", response_format=list[int]).parsed
+    either: int | str = provider.execute("Which?", response_format=int | str).parsed
     for each in provider.stream("Who was Ada?", response_format=Person).objects():
-        print(each["name"], person, numbers)
+        print(each["name"], person, numbers, either)
     response = provider.run_tools("An umbrella?", tools=[weather, Person, Tool(function=weather)], max_turns=3)
     assert_type(response, LLMResponse)
 

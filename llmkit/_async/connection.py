@@ -21,7 +21,7 @@ KEEPALIVE_SECONDS = 60.0
 SEND_SIZE = 64 * 1024
 LONGEST_HEAD = 100 * 1024
 # A kept connection that the server had closed fails within a round trip. What fails later may have been worked on.
-STALE_SECONDS = 2.0
+STALE_SECONDS = 1.0
 HEAD_END = re.compile(rb"\n\r?\n")
 PORTS = {b"http": 80, b"https": 443}
 ERRORS: dict[type[BaseException], type[httpx.RequestError]] = {

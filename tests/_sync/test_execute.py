@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import traceback
 from functools import partial
@@ -353,6 +354,18 @@ def test_wrong_kind_of_client_is_refused(server: Server, api: Api, make: Any) ->
     kind = Client.__name__
     with pytest.raises(LLMProviderConfigurationError, match=f"it must be an httpx.{kind} or an httpx2.{kind}"):
         make_provider(server, api, http_client=make())
+
+
+def test_an_address_that_nobody_has_is_told_without_its_secrets(server: Server, api: Api) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        base_url = f"http://127.0.0.1:{port}/v1?key=secret-0123456789"
+        with make_provider(server, api, base_url=base_url, max_retries=0) as provider:
+            with pytest.raises(LLMProviderConnectionError) as caught:
+                provider.execute("Hi")
+    assert f"the address is http://127.0.0.1:{port}/v1" in caught.value.message
+    assert "secret" not in str(caught.value)
 
 
 def test_reasoning_models_get_no_temperature_by_default(server: Server, api: Api) -> None:
