@@ -124,11 +124,13 @@ class CircuitBreaker:
     """
 
     def __init__(self, max_failures: int | None = 5, cool_down: float = 30.0, max_cool_down: float = 600.0) -> None:
-        if max_failures is not None and max_failures < 1:
-            raise LLMProviderConfigurationError(f"max_failures is {max_failures}; it must be at least 1, or None")
-        if not 0 <= cool_down <= max_cool_down:
+        if max_failures is not None and not (isinstance(max_failures, int) and max_failures >= 1):
+            told = f"max_failures is {max_failures!r}; it must be a whole number from 1, or None"
+            raise LLMProviderConfigurationError(told)
+        are_numbers = isinstance(cool_down, (int, float)) and isinstance(max_cool_down, (int, float))
+        if not are_numbers or not 0 <= cool_down <= max_cool_down:
             raise LLMProviderConfigurationError(
-                f"cool_down is {cool_down}; it must be seconds from 0 to max_cool_down, which is {max_cool_down}"
+                f"cool_down is {cool_down!r}; it must be seconds from 0 to max_cool_down, which is {max_cool_down!r}"
             )
         self.failures = 0
         self.until: float | None = None

@@ -218,6 +218,8 @@ class TestCircuitBreaker:
         ("settings", "told"),
         [
             ((0,), "max_failures is 0"),
+            (("5",), "max_failures is '5'; it must be a whole number from 1, or None"),
+            ((5, "30"), "cool_down is '30'"),
             ((5, -1.0), "cool_down is -1.0"),
             ((5, 30.0, 10.0), "cool_down is 30.0; .*max_cool_down, which is 10.0"),
             ((5, float("nan")), "cool_down is nan"),

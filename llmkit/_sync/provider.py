@@ -132,8 +132,8 @@ class SyncBaseProvider(LLMProvider):
         raises is raised here. A `tool_choice` that forces a call holds for the first turn only. `deadline` bounds each
         turn by itself, and no function.
         """
-        if max_turns < 1:
-            raise LLMProviderBadRequestError(f"max_turns is {max_turns}; it must be at least 1")
+        if not isinstance(max_turns, int) or max_turns < 1:
+            raise LLMProviderBadRequestError(f"max_turns is {max_turns!r}; it must be a whole number from 1")
         toolbox = Toolbox(options.get("tools"), may_await=MAY_AWAIT)
         conversation: list[Any] = [{"role": "user", "content": messages}] if isinstance(messages, str) else [*messages]
         keywords: dict[str, Any] = {**options, "system_prompt": system_prompt, "tools": toolbox.tools}

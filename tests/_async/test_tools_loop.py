@@ -119,8 +119,9 @@ async def test_the_last_of_max_turns_is_returned_as_it_is(api_type: Any) -> None
         assert len(provider.calls) == 3
         assert (response.finish_reason, response.tool_calls[0].name) == ("tool_calls", "weather")
         assert response.metadata["messages"][-1] == response.to_message()
-        with pytest.raises(LLMProviderBadRequestError, match="max_turns is 0"):
-            await provider.run_tools("How is it?", tools=[weather], max_turns=0)
+        for wrong in (0, "3", 2.5):
+            with pytest.raises(LLMProviderBadRequestError, match=f"max_turns is {wrong!r}; it must be a whole number"):
+                await provider.run_tools("How is it?", tools=[weather], max_turns=wrong)  # type: ignore[arg-type]
 
 
 async def test_calls_of_tools_without_a_function_are_left_to_the_caller(api_type: Any) -> None:
