@@ -94,12 +94,14 @@ class SyncEventReader:
         self._until = until if self._deadline is None or until < self._deadline else self._deadline
         while not self.closed:
             piece = self._next_piece(now)
-            if piece == b"":
-                now = time.monotonic()
-                continue
+            if not piece:
+                if piece is not None:
+                    now = time.monotonic()
+                    continue
+                piece = b""
             if self._traffic:
-                self._traffic.receive(piece or b"")
-            events = self._decode(piece or b"")
+                self._traffic.receive(piece)
+            events = self._decode(piece)
             if self._failure or self.decoder.finished:
                 # Not lost where the wait for the end of the body is cancelled.
                 self._ahead = events
@@ -204,7 +206,7 @@ class SyncEventReader:
         seconds = getattr(self._config, bound)
         return LLMProviderTimeoutError(f"{what} ({seconds} s); `partial` has what came", code=bound)
 
-    def _finish(self, piece: bytes | None) -> None:
+    def _finish(self, piece: bytes) -> None:
         """Release the connection; after a complete answer, read to the end of the body first, so that it is reused."""
         if piece and not self._failure:
             if self._wire:
