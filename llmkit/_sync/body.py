@@ -42,6 +42,7 @@ def receive(
     if own:
         wire.deadline = deadline
     size = 0
+    ended = False
     failure: LLMProviderError | None = None
     traffic: Traffic | None = response.extensions.get("traffic")
     body = body_pieces(response)
@@ -62,6 +63,7 @@ def receive(
             if failure:
                 # No `break`, which would leave httpx's generators suspended: reading on fails at once.
                 response.close()
+        ended = True
     except Exception as error:
         failure = failure or error_from_exception(error)
         if failure is None:
@@ -71,8 +73,9 @@ def receive(
             traffic.end()
         with shield():
             response.close()
-            # httpx's generators would stay suspended: reading on makes all of them fail.
-            drain(body, response)
+            if not (own or ended):
+                # httpx's generators would stay suspended: reading on makes all of them fail.
+                drain(body, response)
     is_late = deadline is not None and time.monotonic() >= deadline
     return too_late(config, "deadline") if is_late and isinstance(failure, LLMProviderTimeoutError) else failure
 
