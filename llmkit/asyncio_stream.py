@@ -16,7 +16,7 @@ from itertools import zip_longest
 from time import monotonic
 from typing import Any
 
-from .network import READ_SIZE, holds_bytes, is_readable
+from .network import READ_SIZE, holds_bytes, is_readable, seconds_left
 
 __all__ = ["AsyncioStream", "TLSStream", "connect"]
 
@@ -290,21 +290,11 @@ class TLSStream:
                 self._stream.send(self._outgoing.read())
                 raise
             if self._outgoing.pending:
-                await self._stream.write(self._outgoing.read(), _left(give_up_at))
+                await self._stream.write(self._outgoing.read(), seconds_left(give_up_at))
             if not wanting:
                 return result
-            received = await self._stream.read(_left(give_up_at))
+            received = await self._stream.read(seconds_left(give_up_at))
             if received:
                 self._incoming.write(received)
             else:
                 self._incoming.write_eof()
-
-
-def _left(give_up_at: float | None) -> float | None:
-    """Return the seconds that are left; raises TimeoutError where none are."""
-    if give_up_at is None:
-        return None
-    left = give_up_at - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left

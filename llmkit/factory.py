@@ -173,8 +173,8 @@ def _create(
 
 
 def _cached(create: Callable[..., Any], provider_type: str | None, arguments: FactoryOptions) -> Any:
-    identities = (_identity(*argument) for argument in sorted(arguments.items()))
-    key = (create.__name__, provider_type, *zip(sorted(arguments), identities, strict=True))
+    identities = ((name, _identity(name, value)) for name, value in sorted(arguments.items()))
+    key = (create.__name__, provider_type, *identities)
     with _cache_lock:
         if key not in _cache:
             _cache[key] = create(provider_type, **arguments)

@@ -287,8 +287,7 @@ class HTTPProvider(LLMProvider):
         """Return method, URL, headers (lower-case names) and body bytes, with the caller's extras merged in last."""
         config, content = call.config, None
         if request.body is not None:
-            if call.operation != "count_tokens":
-                request.body = merged(request.body, config.extra_params)
+            request.body = merged(request.body, config.extra_params)
             content = encode_json(request.body)
         query = {**request.query, **config.extra_query}
         url, _, own_query = self.base_url.replace("{model}", quote(call.model, safe="")).partition("?")

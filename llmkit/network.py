@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .errors import LLMProviderConfigurationError
@@ -25,6 +26,7 @@ __all__ = [
     "is_readable",
     "keep_alive_options",
     "proxy_error",
+    "seconds_left",
     "shared_tls_context",
     "without_secrets",
 ]
@@ -37,6 +39,16 @@ WHOLE_STORE = 80
 HASHED_NAME = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _tls_context: ssl.SSLContext | None = None
 _tls_lock = ProcessLock()
+
+
+def seconds_left(give_up_at: float | None) -> float | None:
+    """Return the seconds until a time of `time.monotonic()`, None for no bound; raises TimeoutError at it."""
+    if give_up_at is None:
+        return None
+    left = give_up_at - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def shared_tls_context(create: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:

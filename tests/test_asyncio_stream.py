@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trustme
 
-from llmkit import asyncio_stream
+from llmkit import asyncio_stream, network
 from llmkit.asyncio_stream import AsyncioStream, TLSStream
 from llmkit.network import READ_SIZE
 
@@ -217,7 +217,8 @@ def test_bytes_after_the_end_of_tls_end_it() -> None:
 
 def test_a_record_that_drips_is_waited_for_in_all_as_long_as_any(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(100.0, 0.3)
-    monkeypatch.setattr(asyncio_stream, "monotonic", lambda: next(clock))
+    for module in (asyncio_stream, network):
+        monkeypatch.setattr(module, "monotonic", lambda: next(clock))
 
     async def main() -> None:
         peer, stream = await encrypted()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from ..http_library import httpx
-from ..network import READ_SIZE, is_readable
+from ..network import READ_SIZE, is_readable, seconds_left
 
 if TYPE_CHECKING:
     import ssl
@@ -114,7 +114,7 @@ def connect(
     give_up = None if seconds is None else time.monotonic() + seconds
 
     def left() -> float | None:
-        return None if give_up is None else _waitable(give_up - time.monotonic())
+        return _waitable(None if give_up is None else give_up - time.monotonic())
 
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
@@ -145,7 +145,7 @@ class Stream:
 
     def read(self, seconds: float | None) -> bytes:
         """Return what has come, as soon as there is any; b"" at the end."""
-        self.socket.settimeout(None if seconds is None else _waitable(seconds))
+        self.socket.settimeout(_waitable(seconds))
         return self.socket.recv(READ_SIZE)
 
     def write(self, data: bytes, seconds: float | None) -> None:
@@ -153,10 +153,7 @@ class Stream:
         give_up = None if seconds is None else time.monotonic() + seconds
         unsent = memoryview(data)
         while unsent:
-            left = None if give_up is None else give_up - time.monotonic()
-            if left is not None and left <= 0:
-                raise TimeoutError
-            self.socket.settimeout(None if left is None else _waitable(left))
+            self.socket.settimeout(_waitable(seconds_left(give_up)))
             unsent = unsent[self.socket.send(unsent) :]
 
     def close(self) -> None:
@@ -176,9 +173,9 @@ class Stream:
         return self.socket if found else None
 
 
-def _waitable(seconds: float) -> float:
+def _waitable(seconds: float | None) -> float | None:
     """Return seconds that a socket can wait: 0 would not wait, and too many are refused."""
-    return min(max(seconds, 0.001), threading.TIMEOUT_MAX)
+    return None if seconds is None else min(max(seconds, 0.001), threading.TIMEOUT_MAX)
 
 
 def handle(handler: Any, request: Any) -> Any:

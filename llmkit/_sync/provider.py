@@ -295,7 +295,10 @@ class SyncProvider(SyncBaseProvider, HTTPProvider):
         count, read = self.operation("count_tokens"), self.operation("read_count")
         keywords: dict[str, Any] = {**options, "stream_mode": StreamMode.DISABLED}
         call = self.make_count(prompt, system_prompt=system_prompt, **keywords)
-        tokens: int = self._exchange.perform(call, count(self.counted_request(call)), read)
+        request = count(self.counted_request(call))
+        # What is added to all requests is in the one that is counted.
+        call = replace(call, config=call.config.without({"extra_params"}))
+        tokens: int = self._exchange.perform(call, request, read)
         return tokens
 
     def _stored_response(self, action: str, response_id: str, **options: Any) -> LLMResponse:
